@@ -1,0 +1,2 @@
+//! Stamps the build for `--version`.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The `mirage` command.
+fn main() {}

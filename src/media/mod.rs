@@ -1,0 +1,26 @@
+//! Frames in and out: stills, animations, folders, raw streams, and everything else through an `ffmpeg` process.
+
+mod error;
+mod frame;
+
+pub use error::Error;
+pub use frame::{Frame, FrameRate, VideoInfo};
+
+/// What this module returns.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Yields the frames of one video, in presentation order.
+pub trait FrameReader: Send {
+    /// What is known of the video before its first frame is read.
+    fn info(&self) -> &VideoInfo;
+    /// The next frame, or `None` after the last. Every frame has the size that [`info`](Self::info) states.
+    fn next_frame(&mut self) -> Result<Option<Frame>>;
+}
+
+/// Takes the frames of one video, in presentation order.
+pub trait FrameWriter: Send {
+    /// Appends one frame. The size must be that of the first frame.
+    fn write_frame(&mut self, frame: &Frame) -> Result<()>;
+    /// Completes the file and puts it in its place. A writer dropped before this leaves an older file untouched.
+    fn finish(self: Box<Self>) -> Result<()>;
+}
