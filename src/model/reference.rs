@@ -1,0 +1,270 @@
+//! The reference network, whose milestones the roadmap counts: two U-Nets and a temporal processor.
+//!
+//! Written from the description of `GPUStressTestModel` in the public project `toddllm/mirage-hello`; parameter names
+//! are those of its checkpoint. With 192 base channels it has 880,258,653 parameters.
+use super::weights::Scope;
+use crate::ops::conv2d::Conv2dKernel;
+use crate::ops::layer_norm::LayerNormKernel;
+use crate::ops::linear::LinearKernel;
+use crate::ops::{Activation, BatchNorm, Conv2dInput, Conv2dParams, Filter, Layer, LayerNormParams, LinearParams, Ops};
+use crate::{Error, Result};
+use candle_core::Tensor;
+
+/// Heads of every attention.
+const HEADS: usize = 16;
+/// Epsilon of every normalisation.
+const EPS: f64 = 1e-5;
+/// Timesteps of the diffusion process, the scale of the time plane.
+pub const TIMESTEPS: usize = 50;
+/// Timesteps of the calls that make one sequence, the work that the original project counts as one frame.
+pub const SEQUENCE: [f64; 5] = [0.0, 10.0, 20.0, 30.0, 40.0];
+/// Width and height must be multiples of this: there are four halvings.
+pub const MULTIPLE: usize = 16;
+
+/// Four times convolution 3x3, batch normalisation, SiLU.
+struct HeavyConvBlock {
+    name: String,
+    convs: Vec<Layer<dyn Conv2dKernel>>,
+}
+
+impl HeavyConvBlock {
+    fn load(ops: &Ops, w: &Scope<'_>, inputs: usize, outputs: usize) -> Result<Self> {
+        let convs = (0..4)
+            .map(|i| {
+                let (conv, norm) = (w.pp(format!("conv_layers.{i}")), w.pp(format!("norms.{i}")));
+                let inputs = if i == 0 { inputs } else { outputs };
+                let params = Conv2dParams {
+                    weight: conv.get((outputs, inputs, 3, 3), "weight")?,
+                    bias: Some(conv.get(outputs, "bias")?),
+                    norm: Some(BatchNorm {
+                        weight: norm.get(outputs, "weight")?,
+                        bias: norm.get(outputs, "bias")?,
+                        running_mean: norm.get(outputs, "running_mean")?,
+                        running_var: norm.get(outputs, "running_var")?,
+                        eps: EPS,
+                    }),
+                    activation: Activation::Silu,
+                    stride: 1,
+                    padding: 1,
+                };
+                Ok(ops.prepare_conv2d(conv.path(), params)?)
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { name: w.path().to_owned(), convs })
+    }
+
+    /// `cat(x, skip)`: `(b, inputs, h, w)` to `(b, outputs, h, w)`.
+    fn forward(&self, ops: &Ops, x: &Tensor, skip: Option<&Tensor>) -> Result<Tensor> {
+        let mut y = ops.conv2d(&self.convs[0], Conv2dInput { skip, ..x.into() })?;
+        for conv in &self.convs[1..] {
+            y = ops.conv2d(conv, &y)?;
+        }
+        ops.probe.tap(&self.name, &y);
+        Ok(y)
+    }
+}
+
+/// A transformer block over the pixels: `x + attention(norm1(x))`, then `x + ffn(norm2(x))`.
+///
+/// The original adds the input of the block, not of the norm, to the attention.
+struct Attention {
+    name: String,
+    norm1: Layer<dyn LayerNormKernel>,
+    q_proj: Layer<dyn LinearKernel>,
+    k_proj: Layer<dyn LinearKernel>,
+    v_proj: Layer<dyn LinearKernel>,
+    out_proj: Layer<dyn LinearKernel>,
+    norm2: Layer<dyn LayerNormKernel>,
+    ffn_in: Layer<dyn LinearKernel>,
+    ffn_out: Layer<dyn LinearKernel>,
+}
+
+impl Attention {
+    fn load(ops: &Ops, w: &Scope<'_>, channels: usize) -> Result<Self> {
+        let norm = |name: &str| -> Result<_> {
+            let w = w.pp(name);
+            let params =
+                LayerNormParams { weight: w.get(channels, "weight")?, bias: w.get(channels, "bias")?, eps: EPS };
+            Ok(ops.prepare_layer_norm(w.path(), params)?)
+        };
+        let linear = |name: &str, inputs: usize, outputs: usize, activation| -> Result<_> {
+            let w = w.pp(name);
+            let (weight, bias) = (w.get((outputs, inputs), "weight")?, Some(w.get(outputs, "bias")?));
+            Ok(ops.prepare_linear(w.path(), LinearParams { weight, bias, activation })?)
+        };
+        Ok(Self {
+            name: w.path().to_owned(),
+            norm1: norm("norm1")?,
+            q_proj: linear("q_proj", channels, channels, Activation::None)?,
+            k_proj: linear("k_proj", channels, channels, Activation::None)?,
+            v_proj: linear("v_proj", channels, channels, Activation::None)?,
+            out_proj: linear("out_proj", channels, channels, Activation::None)?,
+            norm2: norm("norm2")?,
+            ffn_in: linear("ffn.0", channels, 4 * channels, Activation::Gelu)?,
+            ffn_out: linear("ffn.2", 4 * channels, channels, Activation::None)?,
+        })
+    }
+
+    /// `(b, c, h, w)` to the same shape.
+    fn forward(&self, ops: &Ops, x: &Tensor) -> Result<Tensor> {
+        let (b, c, h, w) = x.dims4()?;
+        let x = x.permute((0, 2, 3, 1))?.reshape((b, h * w, c))?; // (b, tokens, c)
+        let heads = |t: Tensor| t.reshape((b, h * w, HEADS, c / HEADS))?.transpose(1, 2); // (b, heads, tokens, head_dim)
+
+        let y = ops.layer_norm(&self.norm1, &x)?;
+        let q = heads(ops.linear(&self.q_proj, &y, None)?)?;
+        let k = heads(ops.linear(&self.k_proj, &y, None)?)?;
+        let v = heads(ops.linear(&self.v_proj, &y, None)?)?;
+        let y = ops.attention(&self.name, &q, &k, &v, 1.0 / ((c / HEADS) as f64).sqrt())?;
+        let y = y.transpose(1, 2)?.reshape((b, h * w, c))?; // (b, tokens, c)
+        let x = ops.linear(&self.out_proj, &y, Some(&x))?;
+
+        let y = ops.linear(&self.ffn_in, &ops.layer_norm(&self.norm2, &x)?, None)?;
+        let x = ops.linear(&self.ffn_out, &y, Some(&x))?;
+        let y = x.reshape((b, h, w, c))?.permute((0, 3, 1, 2))?; // (b, c, h, w)
+        ops.probe.tap(&self.name, &y);
+        Ok(y)
+    }
+}
+
+/// Four levels down, a bottleneck, four levels up with skip connections.
+struct UNet {
+    name: String,
+    enc1: HeavyConvBlock,
+    enc: Vec<(HeavyConvBlock, Attention)>,
+    bottleneck: (HeavyConvBlock, Attention, HeavyConvBlock),
+    dec: Vec<HeavyConvBlock>,
+    output: Layer<dyn Conv2dKernel>,
+}
+
+impl UNet {
+    fn load(ops: &Ops, w: &Scope<'_>, inputs: usize, outputs: usize, base: usize) -> Result<Self> {
+        let block = |name: String, i, o| HeavyConvBlock::load(ops, &w.pp(name), i, o);
+        let enc = (2..=4)
+            .map(|level| {
+                let (inputs, outputs) = (base << (level - 2), base << (level - 1));
+                let attention = Attention::load(ops, &w.pp(format!("attn{}", level - 1)), outputs)?;
+                Ok((block(format!("enc{level}"), inputs, outputs)?, attention))
+            })
+            .collect::<Result<_>>()?;
+        let dec = (1..=4)
+            .rev()
+            .map(|level| {
+                let channels = base << (level - 1);
+                block(format!("dec{level}"), 2 * channels, if level == 1 { base } else { channels / 2 })
+            })
+            .collect::<Result<_>>()?;
+        let out = w.pp("output");
+        let output = Conv2dParams {
+            weight: out.get((outputs, base, 1, 1), "weight")?,
+            bias: Some(out.get(outputs, "bias")?),
+            norm: None,
+            activation: Activation::None,
+            stride: 1,
+            padding: 0,
+        };
+        Ok(Self {
+            name: w.path().to_owned(),
+            enc1: block("enc1".into(), inputs, base)?,
+            enc,
+            bottleneck: (
+                block("bottleneck.0".into(), 8 * base, 16 * base)?,
+                Attention::load(ops, &w.pp("bottleneck.1"), 16 * base)?,
+                block("bottleneck.2".into(), 16 * base, 8 * base)?,
+            ),
+            dec,
+            output: ops.prepare_conv2d(out.path(), output)?,
+        })
+    }
+
+    /// `cat(x, plane)`: `(b, inputs, h, w)` to `(b, outputs, h, w)`.
+    fn forward(&self, ops: &Ops, x: &Tensor, plane: Option<&Tensor>) -> Result<Tensor> {
+        let down = |x: &Tensor| ops.resample(&format!("{}.down", self.name), x, Filter::MaxPool2);
+        let up = |x: &Tensor| ops.resample(&format!("{}.up", self.name), x, Filter::Bilinear2);
+
+        let mut skips = vec![self.enc1.forward(ops, x, plane)?];
+        for (conv, attention) in &self.enc {
+            let y = conv.forward(ops, &down(&skips[skips.len() - 1])?, None)?;
+            skips.push(attention.forward(ops, &y)?);
+        }
+        let y = self.bottleneck.0.forward(ops, &down(&skips[skips.len() - 1])?, None)?;
+        let y = self.bottleneck.1.forward(ops, &y)?;
+        let mut y = self.bottleneck.2.forward(ops, &y, None)?;
+        ops.probe.tap(&format!("{}.bottleneck", self.name), &y);
+        for (conv, skip) in self.dec.iter().zip(skips.iter().rev()) {
+            y = conv.forward(ops, &up(&y)?, Some(skip))?;
+        }
+        let y = ops.conv2d(&self.output, &y)?;
+        ops.probe.tap(&self.name, &y);
+        Ok(y)
+    }
+}
+
+/// The reference network, its weights prepared for the stages that will run it.
+pub struct Reference {
+    unets: [UNet; 2],
+    temporal_processor: (HeavyConvBlock, Attention, HeavyConvBlock),
+}
+
+impl Reference {
+    /// Loads the network with `base` channels at the highest resolution.
+    ///
+    /// # Errors
+    /// A `base` that the network cannot have, and whatever `w` finds wrong with the weights.
+    pub fn load(ops: &Ops, w: &Scope<'_>, base: usize) -> Result<Self> {
+        check_base(base)?;
+        Ok(Self {
+            unets: [UNet::load(ops, &w.pp("unets.0"), 4, 3, base)?, UNet::load(ops, &w.pp("unets.1"), 3, 3, base / 2)?],
+            temporal_processor: (
+                HeavyConvBlock::load(ops, &w.pp("temporal_processor.0"), 6, base)?,
+                Attention::load(ops, &w.pp("temporal_processor.1"), base)?,
+                HeavyConvBlock::load(ops, &w.pp("temporal_processor.2"), base, 3)?,
+            ),
+        })
+    }
+
+    /// One call: `x` and `previous` are `(b, 3, h, w)`, `timestep` lies in `[0, 50)`; the result is `(b, 3, h, w)`.
+    pub fn forward(&self, ops: &Ops, x: &Tensor, timestep: f64, previous: &Tensor) -> Result<Tensor> {
+        let (b, c, h, w) = x.dims4()?;
+        if c != 3 || h % MULTIPLE != 0 || w % MULTIPLE != 0 || h * w == 0 || previous.dims() != x.dims() {
+            return Err(Error::Model(format!(
+                "the reference network takes two (batch, 3, height, width) with sides that divide by {MULTIPLE}, not {:?} and {:?}",
+                x.dims(),
+                previous.dims()
+            )));
+        }
+        let plane =
+            Tensor::full((timestep / TIMESTEPS as f64) as f32, (b, 1, h, w), x.device())?.to_dtype(x.dtype())?;
+        let y = self.unets[0].forward(ops, x, Some(&plane))?;
+        let y = self.unets[1].forward(ops, &y, None)?;
+        let y = self.temporal_processor.0.forward(ops, &y, Some(previous))?;
+        let y = self.temporal_processor.1.forward(ops, &y)?;
+        self.temporal_processor.2.forward(ops, &y, None)
+    }
+
+    /// One sequence: five calls, each feeding its output to the next as `previous` while `x` stays; all five outputs.
+    pub fn sequence(&self, ops: &Ops, x: &Tensor, previous: &Tensor) -> Result<Vec<Tensor>> {
+        let mut outputs: Vec<Tensor> = Vec::with_capacity(SEQUENCE.len());
+        for timestep in SEQUENCE {
+            let y = self.forward(ops, x, timestep, outputs.last().unwrap_or(previous))?;
+            outputs.push(y);
+        }
+        Ok(outputs)
+    }
+}
+
+/// More base channels than this fit no GPU.
+const MAX_BASE: usize = 1024;
+
+/// Whether the network can have `base` channels: each attention shares its channels among 16 heads.
+///
+/// # Errors
+/// A number that is not a multiple of 16, or is zero, or fits no GPU.
+pub fn check_base(base: usize) -> Result<()> {
+    if base == 0 || base % HEADS != 0 || base > MAX_BASE {
+        return Err(Error::Model(format!(
+            "the reference network cannot have {base} base channels: choose a multiple of {HEADS} up to {MAX_BASE}"
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! `y = act(norm(conv(cat(x, skip)) + bias) + shift) + residual`: 2-D convolution with all that follows it.
+use super::probe::{Call, Op};
+use super::{Activation, Layer, Ops, bytes};
+use candle_core::{Module, ModuleT, Result, Tensor};
+
+/// The parameters of one convolution.
+#[derive(Clone)]
+pub struct Conv2dParams {
+    /// `(out_channels, in_channels, kernel_height, kernel_width)`.
+    pub weight: Tensor,
+    /// `(out_channels)`.
+    pub bias: Option<Tensor>,
+    /// Normalisation with stored statistics, applied after the bias.
+    pub norm: Option<BatchNorm>,
+    /// Applied after the normalisation and the shift.
+    pub activation: Activation,
+    /// Step between output pixels, the same both ways.
+    pub stride: usize,
+    /// Zeros on each side, the same both ways.
+    pub padding: usize,
+}
+
+/// Batch normalisation in eval mode (Ioffe and Szegedy, arXiv:1502.03167): `(x − mean) / √(var + eps) · weight + bias`.
+#[derive(Clone)]
+pub struct BatchNorm {
+    /// γ, `(channels)`.
+    pub weight: Tensor,
+    /// β, `(channels)`.
+    pub bias: Tensor,
+    /// `(channels)`.
+    pub running_mean: Tensor,
+    /// `(channels)`.
+    pub running_var: Tensor,
+    /// Added to the variance.
+    pub eps: f64,
+}
+
+/// What one call of a convolution takes.
+#[derive(Clone, Copy)]
+pub struct Conv2dInput<'a> {
+    /// `(batch, channels, height, width)`.
+    pub x: &'a Tensor,
+    /// Concatenated after `x` along the channels, without a copy where the slot can.
+    pub skip: Option<&'a Tensor>,
+    /// `(batch, out_channels)`, added before the activation: a time embedding.
+    pub shift: Option<&'a Tensor>,
+    /// Shaped as the output, added last.
+    pub residual: Option<&'a Tensor>,
+}
+
+impl<'a> From<&'a Tensor> for Conv2dInput<'a> {
+    fn from(x: &'a Tensor) -> Self {
+        Self { x, skip: None, shift: None, residual: None }
+    }
+}
+
+/// The slot: prepares a convolution for running.
+pub trait Conv2d: Send + Sync {
+    /// Which stage this is, for the probe.
+    fn stage(&self) -> &'static str;
+    /// Folds, packs or converts the parameters, once.
+    fn prepare(&self, params: Conv2dParams) -> Result<Box<dyn Conv2dKernel>>;
+}
+
+/// A prepared convolution.
+pub trait Conv2dKernel: Send + Sync {
+    /// Runs it: `(batch, in, h, w)` to `(batch, out, h', w')`.
+    fn run(&self, input: Conv2dInput<'_>) -> Result<Tensor>;
+}
+
+impl Ops {
+    /// Prepares a convolution for the slot that will run it.
+    pub fn prepare_conv2d(&self, name: &str, params: Conv2dParams) -> Result<Layer<dyn Conv2dKernel>> {
+        let (_, i, kh, kw) = params.weight.dims4()?;
+        Ok(Layer {
+            name: name.to_owned(),
+            stage: self.conv2d.stage(),
+            flops_per_output: 2 * (i * kh * kw) as u64,
+            kernel: self.conv2d.prepare(params)?,
+        })
+    }
+
+    /// Runs a prepared convolution.
+    pub fn conv2d<'a>(&self, layer: &Layer<dyn Conv2dKernel>, input: impl Into<Conv2dInput<'a>>) -> Result<Tensor> {
+        let input = input.into();
+        let moved = |y: &Tensor| {
+            let given = [Some(input.x), input.skip, input.shift, input.residual];
+            (
+                y.elem_count() as u64 * layer.flops_per_output,
+                given.iter().flatten().map(|t| bytes(t)).sum::<u64>() + bytes(y),
+            )
+        };
+        self.probe
+            .run(Call { op: Op::Conv2d, site: &layer.name, stage: layer.stage }, moved, || layer.kernel.run(input))
+    }
+}
+
+/// Candle's own convolution, normalisation and activation, one after another.
+pub struct Reference;
+
+struct ReferenceKernel {
+    conv: candle_nn::Conv2d,
+    norm: Option<candle_nn::BatchNorm>,
+    activation: Activation,
+}
+
+impl Conv2d for Reference {
+    fn stage(&self) -> &'static str {
+        "none"
+    }
+
+    fn prepare(&self, p: Conv2dParams) -> Result<Box<dyn Conv2dKernel>> {
+        let config = candle_nn::Conv2dConfig { stride: p.stride, padding: p.padding, ..Default::default() };
+        let channels = p.weight.dim(0)?;
+        let norm = p
+            .norm
+            .map(|n| candle_nn::BatchNorm::new(channels, n.running_mean, n.running_var, n.weight, n.bias, n.eps))
+            .transpose()?;
+        Ok(Box::new(ReferenceKernel {
+            conv: candle_nn::Conv2d::new(p.weight, p.bias, config),
+            norm,
+            activation: p.activation,
+        }))
+    }
+}
+
+impl Conv2dKernel for ReferenceKernel {
+    fn run(&self, input: Conv2dInput<'_>) -> Result<Tensor> {
+        let mut y = match input.skip {
+            Some(skip) => self.conv.forward(&Tensor::cat(&[input.x, skip], 1)?)?,
+            // Candle's convolution wants its input contiguous to be right and fast
+            None => self.conv.forward(&input.x.contiguous()?)?,
+        };
+        if let Some(norm) = &self.norm {
+            y = norm.forward_t(&y, false)?;
+        }
+        if let Some(shift) = input.shift {
+            y = y.broadcast_add(&shift.unsqueeze(2)?.unsqueeze(3)?)?;
+        }
+        y = self.activation.apply(&y)?;
+        match input.residual {
+            Some(residual) => y + residual,
+            None => Ok(y),
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The ops that a stage may replace: a file per op with its formula, its trait and its plain definition.
+//!
+//! [`Ops`] is a value with one slot per op. [`Ops::reference`] fills every slot with plain Candle, which *is* the
+//! op's definition; a stage replaces the slots that it accelerates. An op with weights is prepared once, when the
+//! model is loaded, by the slot that will run it (folded, packed, halved …), and the layer keeps what came of it:
+//! so a model built on one set of slots can never run on another.
+
+pub mod attention;
+
+pub mod conv2d;
+pub mod geglu;
+pub mod group_norm;
+pub mod layer_norm;
+pub mod linear;
+pub mod probe;
+pub mod resample;
+pub mod sampler_step;
+pub mod temporal_blend;
+
+use candle_core::{DType, Device, Result, Tensor};
+use std::sync::Arc;
+
+pub use attention::Attention;
+pub use conv2d::{BatchNorm, Conv2d, Conv2dInput, Conv2dParams};
+pub use geglu::{Geglu, GegluParams};
+pub use group_norm::{GroupNorm, GroupNormParams};
+pub use layer_norm::{LayerNorm, LayerNormParams};
+pub use linear::{Linear, LinearParams};
+pub use probe::{Call, Op, Probe};
+pub use resample::{Filter, Resample};
+pub use sampler_step::SamplerStep;
+pub use temporal_blend::{Blend, TemporalBlend};
+
+/// The nonlinearity at the end of a fused op.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activation {
+    /// `y = x`.
+    #[default]
+    None,
+    /// `y = x · sigmoid(x)`.
+    Silu,
+    /// `y = x · Φ(x)` with the exact normal distribution function (erf), not the tanh approximation.
+    Gelu,
+}
+
+impl Activation {
+    /// The plain definition.
+    pub fn apply(self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::None => Ok(x.clone()),
+            Self::Silu => x.silu(),
+            Self::Gelu => x.gelu_erf(),
+        }
+    }
+}
+
+/// Who runs each op. A stage replaces the fields that it accelerates and leaves the rest.
+#[derive(Clone)]
+pub struct Ops {
+    /// How weights and activations are stored between ops; every sum is in f32.
+    pub dtype: DType,
+    /// Where tensors live.
+    pub device: Device,
+    /// `softmax(q·kᵀ·scale)·v`.
+    pub attention: Arc<dyn Attention>,
+    /// Convolution with its epilogue.
+    pub conv2d: Arc<dyn Conv2d>,
+    /// Gated linear unit with GELU.
+    pub geglu: Arc<dyn Geglu>,
+    /// Group normalisation, optionally with SiLU.
+    pub group_norm: Arc<dyn GroupNorm>,
+    /// Layer normalisation.
+    pub layer_norm: Arc<dyn LayerNorm>,
+    /// Matrix product with its epilogue.
+    pub linear: Arc<dyn Linear>,
+    /// Pooling and upsampling.
+    pub resample: Arc<dyn Resample>,
+    /// One update of a diffusion sampler.
+    pub sampler_step: Arc<dyn SamplerStep>,
+    /// Mixing a frame with the one before.
+    pub temporal_blend: Arc<dyn TemporalBlend>,
+    /// Counts and times what the slots run.
+    pub probe: Arc<Probe>,
+}
+
+impl Ops {
+    /// Plain Candle in f32: the definition of every op, and what every stage is checked against.
+    pub fn reference(device: &Device) -> Self {
+        Self {
+            dtype: DType::F32,
+            device: device.clone(),
+            attention: Arc::new(attention::Reference),
+            conv2d: Arc::new(conv2d::Reference),
+            geglu: Arc::new(geglu::Reference),
+            group_norm: Arc::new(group_norm::Reference),
+            layer_norm: Arc::new(layer_norm::Reference),
+            linear: Arc::new(linear::Reference),
+            resample: Arc::new(resample::Reference),
+            sampler_step: Arc::new(sampler_step::Reference),
+            temporal_blend: Arc::new(temporal_blend::Reference),
+            probe: Arc::default(),
+        }
+    }
+}
+
+/// An op's weights as the slot that will run them prepared them, and the layer's name in the checkpoint.
+pub struct Layer<K: ?Sized> {
+    name: String,
+    stage: &'static str,
+    flops_per_output: u64,
+    kernel: Box<K>,
+}
+
+impl<K: ?Sized> Layer<K> {
+    /// The layer's name in the checkpoint, as `unets.0.enc1.conv_layers.0`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// Bytes that a tensor's elements occupy.
+pub(crate) fn bytes(t: &Tensor) -> u64 {
+    (t.elem_count() * t.dtype().size_in_bytes()) as u64
+}

@@ -1,0 +1,204 @@
+//! Counts and times what the slots run: the only place where an op is counted or timed.
+use candle_core::{Result, Tensor};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The ops of the seam.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Op {
+    /// [`super::Attention`]
+    Attention,
+    /// [`super::Conv2d`]
+    Conv2d,
+    /// [`super::Geglu`]
+    Geglu,
+    /// [`super::GroupNorm`]
+    GroupNorm,
+    /// [`super::LayerNorm`]
+    LayerNorm,
+    /// [`super::Linear`]
+    Linear,
+    /// [`super::Resample`]
+    Resample,
+    /// [`super::SamplerStep`]
+    SamplerStep,
+    /// [`super::TemporalBlend`]
+    TemporalBlend,
+}
+
+impl Op {
+    /// Every op, in the order of their names.
+    pub const ALL: [Self; 9] = [
+        Self::Attention,
+        Self::Conv2d,
+        Self::Geglu,
+        Self::GroupNorm,
+        Self::LayerNorm,
+        Self::Linear,
+        Self::Resample,
+        Self::SamplerStep,
+        Self::TemporalBlend,
+    ];
+
+    /// The op's name in tables and files: that of its module.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Attention => "attention",
+            Self::Conv2d => "conv2d",
+            Self::Geglu => "geglu",
+            Self::GroupNorm => "group_norm",
+            Self::LayerNorm => "layer_norm",
+            Self::Linear => "linear",
+            Self::Resample => "resample",
+            Self::SamplerStep => "sampler_step",
+            Self::TemporalBlend => "temporal_blend",
+        }
+    }
+}
+
+/// Which op is about to run, where in the network, and who runs it.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// The op.
+    pub op: Op,
+    /// The layer's name in the checkpoint.
+    pub site: &'a str,
+    /// The stage that fills the slot; `none` is plain Candle.
+    pub stage: &'static str,
+}
+
+/// One timed call.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// The op.
+    pub op: Op,
+    /// The layer's name in the checkpoint.
+    pub site: String,
+    /// The stage that ran it.
+    pub stage: &'static str,
+    /// From the moment the probe was set to [`Mode::Time`].
+    pub start: Duration,
+    /// How long it took, the device synchronised before and after.
+    pub time: Duration,
+    /// Multiplications and additions by the op's formula, whoever ran it.
+    pub flops: u64,
+    /// Bytes of the activations read and written at the seam; weights are not among them.
+    pub bytes: u64,
+    /// Shape of the result.
+    pub shape: Vec<usize>,
+}
+
+/// How closely the probe looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Not at all: one relaxed load a call.
+    Off,
+    /// Counts calls.
+    Count,
+    /// Counts, and times each call with the device synchronised around it, which slows a GPU down.
+    Time,
+}
+
+/// Calls so far, by op and stage.
+pub type Counts = BTreeMap<(Op, &'static str), u64>;
+
+#[derive(Default)]
+struct State {
+    counts: Counts,
+    records: Vec<Record>,
+    since: Option<Instant>,
+    taps: Option<BTreeMap<String, Tensor>>,
+}
+
+/// Looks on while the slots run.
+#[derive(Default)]
+pub struct Probe {
+    mode: AtomicU8,
+    state: Mutex<State>,
+}
+
+const OFF: u8 = 0;
+const TIME: u8 = 2;
+const TAP: u8 = 4;
+
+impl Probe {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // nothing in here panics half-way through a change
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets what was seen and looks as closely as `mode` says from now on.
+    pub fn set(&self, mode: Mode) {
+        *self.state() = State { since: Some(Instant::now()), ..State::default() };
+        self.mode.store(mode as u8, Relaxed);
+    }
+
+    /// Keeps, from now on, the result of each named module that the network announces with [`tap`](Self::tap).
+    pub fn keep_activations(&self) {
+        self.state().taps = Some(BTreeMap::new());
+        self.mode.fetch_or(TAP, Relaxed);
+    }
+
+    /// Hands over the activations kept so far and keeps no more.
+    pub fn take_activations(&self) -> BTreeMap<String, Tensor> {
+        self.mode.fetch_and(!TAP, Relaxed);
+        self.state().taps.take().unwrap_or_default()
+    }
+
+    /// A network calls this with the result of each of its named modules.
+    pub fn tap(&self, name: &str, value: &Tensor) {
+        if self.mode.load(Relaxed) & TAP != 0
+            && let Some(taps) = &mut self.state().taps
+        {
+            taps.insert(name.to_owned(), value.clone());
+        }
+    }
+
+    /// Calls so far, by op and stage.
+    pub fn counts(&self) -> Counts {
+        self.state().counts.clone()
+    }
+
+    /// Timed calls so far, in order; empty unless the mode is [`Mode::Time`].
+    pub fn take_records(&self) -> Vec<Record> {
+        std::mem::take(&mut self.state().records)
+    }
+
+    /// Runs one op; `cost` gives its flops and bytes from its result.
+    pub(super) fn run(
+        &self,
+        call: Call<'_>,
+        cost: impl FnOnce(&Tensor) -> (u64, u64),
+        f: impl FnOnce() -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let mode = self.mode.load(Relaxed) & !TAP;
+        if mode == OFF {
+            return f();
+        }
+        if mode != TIME {
+            *self.state().counts.entry((call.op, call.stage)).or_default() += 1;
+            return f();
+        }
+        let begin = Instant::now();
+        let y = f()?;
+        y.device().synchronize()?;
+        let time = begin.elapsed();
+        let (flops, bytes) = cost(&y);
+        let mut state = self.state();
+        *state.counts.entry((call.op, call.stage)).or_default() += 1;
+        let start = state.since.map_or(Duration::ZERO, |since| begin.duration_since(since));
+        state.records.push(Record {
+            op: call.op,
+            site: call.site.to_owned(),
+            stage: call.stage,
+            start,
+            time,
+            flops,
+            bytes,
+            shape: y.dims().to_vec(),
+        });
+        Ok(y)
+    }
+}
