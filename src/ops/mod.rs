@@ -6,6 +6,7 @@
 //! so a model built on one set of slots can never run on another.
 
 pub mod attention;
+pub mod cases;
 
 pub mod conv2d;
 pub mod geglu;

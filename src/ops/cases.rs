@@ -1,0 +1,376 @@
+//! The table of cases per op: parity tests, `validate`, `bench` and the op benchmarks all read this one.
+use super::{
+    Activation, BatchNorm, Blend, Conv2dInput, Conv2dParams, Filter, GegluParams, GroupNormParams, LayerNormParams,
+    LinearParams, Op, Ops,
+};
+use crate::diffusion::Coefficients;
+use candle_core::{DType, Device, Result, Tensor};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, StandardNormal};
+use std::fmt;
+
+/// One piece of work for one op.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Case {
+    /// Batch, channels of `x` and of `skip` (0: none), outputs, height = width, kernel, stride, and what follows.
+    Conv2d(usize, [usize; 2], usize, usize, usize, usize, Follow),
+    /// Batch, tokens, inputs, outputs, activation, residual.
+    Linear(usize, usize, usize, usize, Activation, bool),
+    /// Batch, tokens, inputs, inner.
+    Geglu(usize, usize, usize, usize),
+    /// Batch, channels, height = width, groups, activation.
+    GroupNorm(usize, usize, usize, usize, Activation),
+    /// Batch, tokens, width.
+    LayerNorm(usize, usize, usize),
+    /// Batch, heads, queries, tokens, head dim.
+    Attention(usize, usize, usize, usize, usize),
+    /// Batch, channels, height = width, filter.
+    Resample(usize, usize, usize, Filter),
+    /// Batch, height = width, with noise, with a clip.
+    SamplerStep(usize, usize, bool, bool),
+    /// Batch, height = width, per pixel.
+    TemporalBlend(usize, usize, bool),
+}
+
+/// What follows a convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Follow {
+    /// Batch normalisation.
+    pub norm: bool,
+    /// A nonlinearity.
+    pub activation: Activation,
+    /// A time embedding, added per sample and channel.
+    pub shift: bool,
+    /// A residual, added last.
+    pub residual: bool,
+}
+
+const PLAIN: Follow = Follow { norm: false, activation: Activation::None, shift: false, residual: false };
+const BLOCK: Follow = Follow { norm: true, activation: Activation::Silu, shift: false, residual: false };
+
+/// Every case, small ones first within each op: the shapes of the networks here, and odd ones.
+pub fn all() -> Vec<Case> {
+    use Case::*;
+    let follow = |norm, activation, shift, residual| Follow { norm, activation, shift, residual };
+    vec![
+        Conv2d(1, [3, 0], 5, 7, 3, 1, PLAIN),
+        Conv2d(2, [4, 0], 16, 16, 3, 1, BLOCK),
+        Conv2d(1, [3, 3], 16, 32, 3, 1, BLOCK),
+        Conv2d(1, [32, 0], 32, 32, 3, 2, PLAIN),
+        Conv2d(2, [17, 0], 33, 9, 3, 2, follow(false, Activation::Gelu, true, false)),
+        Conv2d(1, [32, 0], 64, 16, 3, 1, follow(false, Activation::None, true, false)),
+        Conv2d(1, [64, 0], 64, 16, 3, 1, follow(false, Activation::None, false, true)),
+        Conv2d(1, [64, 64], 64, 16, 3, 1, BLOCK),
+        Conv2d(1, [40, 24], 48, 5, 1, 1, follow(true, Activation::Silu, true, true)),
+        Conv2d(1, [128, 0], 3, 32, 1, 1, PLAIN),
+        Conv2d(1, [256, 0], 256, 4, 3, 1, BLOCK),
+        Conv2d(3, [130, 0], 70, 2, 3, 1, BLOCK),
+        Linear(1, 1, 5, 7, Activation::None, false),
+        Linear(2, 77, 40, 72, Activation::Silu, false),
+        Linear(1, 256, 64, 256, Activation::Gelu, false),
+        Linear(1, 256, 256, 64, Activation::None, true),
+        Linear(1, 16, 512, 512, Activation::None, true),
+        Geglu(1, 3, 7, 5),
+        Geglu(2, 64, 64, 256),
+        GroupNorm(1, 8, 3, 4, Activation::None),
+        GroupNorm(2, 64, 16, 32, Activation::Silu),
+        GroupNorm(1, 96, 33, 32, Activation::Silu),
+        LayerNorm(1, 1, 5),
+        LayerNorm(2, 77, 96),
+        LayerNorm(1, 1024, 256),
+        Attention(1, 1, 1, 1, 8),
+        Attention(1, 2, 7, 5, 3),
+        Attention(2, 16, 64, 64, 12),
+        Attention(1, 16, 256, 256, 24),
+        Attention(1, 8, 130, 77, 40),
+        Attention(1, 16, 1024, 1024, 2),
+        Attention(1, 4, 64, 64, 192),
+        Resample(1, 3, 2, Filter::MaxPool2),
+        Resample(2, 33, 14, Filter::MaxPool2),
+        Resample(1, 3, 1, Filter::Bilinear2),
+        Resample(2, 48, 15, Filter::Bilinear2),
+        Resample(1, 20, 9, Filter::Nearest2),
+        SamplerStep(1, 9, false, false),
+        SamplerStep(2, 32, true, true),
+        TemporalBlend(1, 9, false),
+        TemporalBlend(2, 32, true),
+    ]
+}
+
+impl Case {
+    /// Which op this is a case of.
+    pub fn op(&self) -> Op {
+        match self {
+            Self::Conv2d(..) => Op::Conv2d,
+            Self::Linear(..) => Op::Linear,
+            Self::Geglu(..) => Op::Geglu,
+            Self::GroupNorm(..) => Op::GroupNorm,
+            Self::LayerNorm(..) => Op::LayerNorm,
+            Self::Attention(..) => Op::Attention,
+            Self::Resample(..) => Op::Resample,
+            Self::SamplerStep(..) => Op::SamplerStep,
+            Self::TemporalBlend(..) => Op::TemporalBlend,
+        }
+    }
+
+    /// The case with inputs and weights drawn from `seed`, ready to run.
+    ///
+    /// # Errors
+    /// A slot that cannot prepare it.
+    pub fn prepare(&self, ops: &Ops, seed: u64) -> Result<Prepared> {
+        self.with(ops, Draw::new(seed, ops))
+    }
+
+    fn with(&self, ops: &Ops, mut draw: Draw) -> Result<Prepared> {
+        let d = &mut draw;
+        Ok(match *self {
+            Self::Conv2d(b, [i, skip], o, size, kernel, stride, follow) => {
+                let inputs = i + skip;
+                let bound = (2.0 / (inputs * kernel * kernel) as f64).sqrt();
+                let params = Conv2dParams {
+                    weight: d.weight((o, inputs, kernel, kernel), bound)?,
+                    bias: Some(d.vector(o, 0.0, 0.1)?),
+                    norm: if follow.norm { Some(d.batch_norm(o)?) } else { None },
+                    activation: follow.activation,
+                    stride,
+                    padding: kernel / 2,
+                };
+                let layer = ops.prepare_conv2d("case", params)?;
+                let out = (size + 2 * (kernel / 2) - kernel) / stride + 1;
+                let x = d.input((b, i, size, size))?;
+                let skip = if skip > 0 { Some(d.input((b, skip, size, size))?) } else { None };
+                let shift = if follow.shift { Some(d.input((b, o))?) } else { None };
+                let residual = if follow.residual { Some(d.input((b, o, out, out))?) } else { None };
+                Prepared::new(move |ops| {
+                    let input =
+                        Conv2dInput { x: &x, skip: skip.as_ref(), shift: shift.as_ref(), residual: residual.as_ref() };
+                    ops.conv2d(&layer, input)
+                })
+            }
+            Self::Linear(b, tokens, i, o, activation, residual) => {
+                let params = LinearParams {
+                    weight: d.weight((o, i), (1.0 / i as f64).sqrt())?,
+                    bias: Some(d.vector(o, 0.0, 0.1)?),
+                    activation,
+                };
+                let layer = ops.prepare_linear("case", params)?;
+                let x = d.input((b, tokens, i))?;
+                let residual = if residual { Some(d.input((b, tokens, o))?) } else { None };
+                Prepared::new(move |ops| ops.linear(&layer, &x, residual.as_ref()))
+            }
+            Self::Geglu(b, tokens, i, inner) => {
+                let params = GegluParams {
+                    weight: d.weight((2 * inner, i), (1.0 / i as f64).sqrt())?,
+                    bias: d.vector(2 * inner, 0.0, 0.1)?,
+                };
+                let layer = ops.prepare_geglu("case", params)?;
+                let x = d.input((b, tokens, i))?;
+                Prepared::new(move |ops| ops.geglu(&layer, &x))
+            }
+            Self::GroupNorm(b, channels, size, groups, activation) => {
+                let (weight, bias) = (d.vector(channels, 1.0, 0.1)?, d.vector(channels, 0.0, 0.1)?);
+                let layer =
+                    ops.prepare_group_norm("case", GroupNormParams { weight, bias, groups, eps: 1e-5, activation })?;
+                let x = d.input((b, channels, size, size))?;
+                Prepared::new(move |ops| ops.group_norm(&layer, &x))
+            }
+            Self::LayerNorm(b, tokens, width) => {
+                let (weight, bias) = (d.vector(width, 1.0, 0.1)?, d.vector(width, 0.0, 0.1)?);
+                let layer = ops.prepare_layer_norm("case", LayerNormParams { weight, bias, eps: 1e-5 })?;
+                let x = d.input((b, tokens, width))?;
+                Prepared::new(move |ops| ops.layer_norm(&layer, &x))
+            }
+            Self::Attention(b, heads, queries, tokens, dim) => {
+                // strided as the networks have it: (batch, tokens, heads, head_dim) seen as (batch, heads, tokens, head_dim)
+                let q = d.input((b, queries, heads, dim))?.transpose(1, 2)?;
+                let k = d.input((b, tokens, heads, dim))?.transpose(1, 2)?;
+                let v = d.input((b, tokens, heads, dim))?.transpose(1, 2)?;
+                Prepared::new(move |ops| ops.attention("case", &q, &k, &v, 1.0 / (dim as f64).sqrt()))
+            }
+            Self::Resample(b, channels, size, filter) => {
+                let x = d.input((b, channels, size, size))?;
+                Prepared::new(move |ops| ops.resample("case", &x, filter))
+            }
+            Self::SamplerStep(b, size, noise, clip) => {
+                let (x, output) = (d.input((b, 3, size, size))?, d.input((b, 3, size, size))?);
+                let noise = if noise { Some(d.input((b, 3, size, size))?) } else { None };
+                let c = Coefficients {
+                    x0_from_x: 1.25,
+                    x0_from_output: -0.75,
+                    clip: if clip { Some(1.0) } else { None },
+                    next_from_x: 0.3,
+                    next_from_output: 0.2,
+                    next_from_x0: 0.6,
+                    next_from_noise: if noise.is_some() { 0.4 } else { 0.0 },
+                };
+                Prepared::new(move |ops| ops.sampler_step(&x, &output, noise.as_ref(), &c))
+            }
+            Self::TemporalBlend(b, size, map) => {
+                let (current, previous) = (d.input((b, 3, size, size))?, d.input((b, 3, size, size))?);
+                let map = if map { Some(candle_nn::ops::sigmoid(&d.input((b, 1, size, size))?)?) } else { None };
+                Prepared::new(move |ops| {
+                    ops.temporal_blend(&current, &previous, map.as_ref().map_or(Blend::Fixed(0.8), Blend::Map))
+                })
+            }
+        })
+    }
+
+    /// Runs the case on `ops` and on plain Candle, with the same values drawn from `seed`.
+    ///
+    /// The bound comes from the reference's own rounding: the error may be twice that of plain Candle given inputs and
+    /// weights rounded to the storage type, its result rounded too, plus 1e-5 of the largest magnitude.
+    ///
+    /// # Errors
+    /// A slot that cannot run it.
+    pub fn check(&self, ops: &Ops, seed: u64) -> Result<Outcome> {
+        let reference = Ops { dtype: DType::F32, ..Ops::reference(&ops.device) };
+        let exact = self.prepare(&reference, seed)?.run(&reference)?;
+        let rounded = Draw { through: ops.dtype, ..Draw::new(seed, &reference) };
+        let rounded = self.with(&reference, rounded)?.run(&reference)?.to_dtype(ops.dtype)?;
+        let got = self.prepare(ops, seed)?.run(ops)?;
+        let scale = scalar(exact.abs()?.max_all()?)?;
+        let tolerance = 2.0 * largest_difference(&rounded, &exact)? + 1e-5 * scale;
+        Ok(Outcome { error: largest_difference(&got, &exact)?, tolerance })
+    }
+}
+
+/// A case with its inputs and weights.
+pub struct Prepared(Box<dyn Fn(&Ops) -> Result<Tensor> + Send + Sync>);
+
+impl Prepared {
+    fn new(f: impl Fn(&Ops) -> Result<Tensor> + Send + Sync + 'static) -> Self {
+        Self(Box::new(f))
+    }
+
+    /// Runs it once, on the slots that prepared it.
+    ///
+    /// # Errors
+    /// Whatever the slot reports.
+    pub fn run(&self, ops: &Ops) -> Result<Tensor> {
+        (self.0)(ops)
+    }
+}
+
+/// How far a slot is from the op's definition.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome {
+    /// Largest absolute difference from plain Candle in f32.
+    pub error: f64,
+    /// What is allowed.
+    pub tolerance: f64,
+}
+
+impl Outcome {
+    /// Whether the error is a number and within bounds.
+    pub fn passed(&self) -> bool {
+        self.error <= self.tolerance
+    }
+}
+
+/// The largest absolute difference of two tensors of one shape, in f32; NaN counts as infinite.
+///
+/// # Errors
+/// Tensors of different shapes.
+pub fn largest_difference(a: &Tensor, b: &Tensor) -> Result<f64> {
+    let difference = (a.to_dtype(DType::F32)? - b.to_dtype(DType::F32)?)?.abs()?.flatten_all()?;
+    let values = difference.to_vec1::<f32>()?;
+    Ok(values.into_iter().fold(0.0, |m: f64, v| if v.is_nan() { f64::INFINITY } else { m.max(f64::from(v)) }))
+}
+
+fn scalar(t: Tensor) -> Result<f64> {
+    Ok(f64::from(t.to_dtype(DType::F32)?.to_scalar::<f32>()?))
+}
+
+/// Draws the same values whatever the storage type is.
+struct Draw {
+    rng: ChaCha8Rng,
+    device: Device,
+    /// Storage type of inputs.
+    dtype: DType,
+    /// Values are rounded through this type first.
+    through: DType,
+}
+
+impl Draw {
+    fn new(seed: u64, ops: &Ops) -> Self {
+        Self { rng: ChaCha8Rng::seed_from_u64(seed), device: ops.device.clone(), dtype: ops.dtype, through: DType::F32 }
+    }
+
+    fn normal(&mut self, shape: impl Into<candle_core::Shape>, mean: f64, deviation: f64) -> Result<Tensor> {
+        let shape = shape.into();
+        let mut next = || -> f64 { StandardNormal.sample(&mut self.rng) };
+        let values: Vec<f32> = (0..shape.elem_count()).map(|_| (mean + deviation * next()) as f32).collect();
+        Tensor::from_vec(values, shape, &self.device)
+    }
+
+    fn input(&mut self, shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
+        self.normal(shape, 0.0, 1.0)?.to_dtype(self.through)?.to_dtype(self.dtype)
+    }
+
+    fn weight(&mut self, shape: impl Into<candle_core::Shape>, deviation: f64) -> Result<Tensor> {
+        self.normal(shape, 0.0, deviation)?.to_dtype(self.through)?.to_dtype(DType::F32)
+    }
+
+    fn vector(&mut self, count: usize, mean: f64, deviation: f64) -> Result<Tensor> {
+        self.normal(count, mean, deviation)
+    }
+
+    fn batch_norm(&mut self, channels: usize) -> Result<BatchNorm> {
+        Ok(BatchNorm {
+            weight: self.vector(channels, 1.0, 0.1)?,
+            bias: self.vector(channels, 0.0, 0.1)?,
+            running_mean: self.vector(channels, 0.0, 0.1)?,
+            running_var: self.vector(channels, 1.0, 0.1)?.abs()?,
+            eps: 1e-5,
+        })
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Conv2d(b, [i, skip], o, size, k, stride, follow) => {
+                write!(f, "conv2d {b}x{i}")?;
+                if skip > 0 {
+                    write!(f, "+{skip}")?;
+                }
+                write!(f, "x{size}x{size} to {o}, {k}x{k}, stride {stride}")?;
+                let parts = [(follow.norm, "norm"), (follow.shift, "shift"), (follow.residual, "residual")];
+                for (_, name) in parts.iter().filter(|(on, _)| *on) {
+                    write!(f, ", {name}")?;
+                }
+                activation(f, follow.activation)
+            }
+            Self::Linear(b, tokens, i, o, act, residual) => {
+                write!(f, "linear {b}x{tokens}x{i} to {o}{}", if residual { ", residual" } else { "" })?;
+                activation(f, act)
+            }
+            Self::Geglu(b, tokens, i, inner) => write!(f, "geglu {b}x{tokens}x{i} to {inner}"),
+            Self::GroupNorm(b, c, size, groups, act) => {
+                write!(f, "group_norm {b}x{c}x{size}x{size}, {groups} groups")?;
+                activation(f, act)
+            }
+            Self::LayerNorm(b, tokens, width) => write!(f, "layer_norm {b}x{tokens}x{width}"),
+            Self::Attention(b, heads, q, t, d) => {
+                write!(f, "attention {b}x{heads} heads, {q} queries, {t} tokens, dim {d}")
+            }
+            Self::Resample(b, c, size, filter) => write!(f, "resample {b}x{c}x{size}x{size}, {filter:?}"),
+            Self::SamplerStep(b, size, noise, clip) => {
+                write!(f, "sampler_step {b}x3x{size}x{size}")?;
+                write!(f, "{}{}", if noise { ", noise" } else { "" }, if clip { ", clip" } else { "" })
+            }
+            Self::TemporalBlend(b, size, map) => {
+                write!(f, "temporal_blend {b}x3x{size}x{size}{}", if map { ", per pixel" } else { "" })
+            }
+        }
+    }
+}
+
+fn activation(f: &mut fmt::Formatter<'_>, activation: Activation) -> fmt::Result {
+    match activation {
+        Activation::None => Ok(()),
+        Activation::Silu => f.write_str(", SiLU"),
+        Activation::Gelu => f.write_str(", GELU"),
+    }
+}
