@@ -11,7 +11,7 @@ use crate::{Error, Result};
 use candle_core::Tensor;
 
 /// Heads of every attention.
-const HEADS: usize = 16;
+pub const HEADS: usize = 16;
 /// Epsilon of every normalisation.
 const EPS: f64 = 1e-5;
 /// Timesteps of the diffusion process, the scale of the time plane.

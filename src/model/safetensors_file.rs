@@ -99,6 +99,11 @@ impl SafetensorsFile {
         Err(malformed(&self.name, &format!("{what}\n  choose the --model that these weights were made for")))
     }
 
+    /// The shape of the tensor `name`, if there is one.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.metadata.info(name).map(|info| info.shape.as_slice())
+    }
+
     /// The tensor `name`, widened to f32.
     ///
     /// # Errors

@@ -1,0 +1,124 @@
+//! Whether a network's sizes suit tensor cores: what each layer asks of them and what would have to change.
+//!
+//! Sources: NVIDIA, *Matrix Multiplication Background* (16-byte alignment of every dimension, tiles of 64 rows and
+//! more) and the head dims that FlashAttention-2 has kernels for (arXiv:2307.08691).
+use crate::model::Parameter;
+
+/// Half-precision values in 16 bytes, the unit in which tensor cores are fed.
+const ALIGNMENT: usize = 8;
+/// Rows of the smallest tile that fills a warp group.
+const TILE_ROWS: usize = 64;
+/// The largest head dim of FlashAttention.
+const LARGEST_HEAD: usize = 256;
+
+/// What is at fault in one layer.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Finding {
+    /// The layer's name in the checkpoint.
+    pub layer: String,
+    /// What is the matter.
+    pub fault: String,
+    /// What would mend it.
+    pub change: String,
+}
+
+/// The run that the network is judged for.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Samples in a batch.
+    pub batch: usize,
+    /// Rows of pixels.
+    pub height: usize,
+    /// Pixels in a row.
+    pub width: usize,
+    /// Heads of each attention.
+    pub heads: usize,
+    /// Halvings between the input and the smallest resolution.
+    pub halvings: usize,
+}
+
+/// Judges every layer.
+pub fn findings(parameters: &[Parameter], shape: Shape) -> Vec<Finding> {
+    let mut found = vec![];
+    for p in parameters {
+        let Some(layer) = p.name.strip_suffix(".weight") else { continue };
+        let (outputs, inputs) = match p.shape[..] {
+            [outputs, inputs, _, _] | [outputs, inputs] => (outputs, inputs),
+            _ => continue,
+        };
+        for (what, channels) in [("input", inputs), ("output", outputs)] {
+            if channels % ALIGNMENT != 0 {
+                found.push(Finding {
+                    layer: layer.to_owned(),
+                    fault: format!("{channels} {what} channels do not divide by {ALIGNMENT}"),
+                    change: format!("pad to {} {what} channels", channels.next_multiple_of(ALIGNMENT)),
+                });
+            }
+        }
+        if let Some(attention) = layer.strip_suffix(".q_proj") {
+            found.extend(head(attention, outputs, shape.heads));
+        }
+    }
+    let smallest = shape.batch * (shape.height >> shape.halvings) * (shape.width >> shape.halvings);
+    if smallest < TILE_ROWS {
+        found.push(Finding {
+            layer: format!("all layers at {}x{}", shape.width >> shape.halvings, shape.height >> shape.halvings),
+            fault: format!(
+                "{smallest} pixels fill {} % of a tile of {TILE_ROWS} rows: these layers are bound by reading their weights",
+                100 * smallest / TILE_ROWS
+            ),
+            change: format!("batch {} frames, or draw a larger picture", TILE_ROWS.div_ceil(smallest / shape.batch.max(1))),
+        });
+    }
+    found
+}
+
+fn head(attention: &str, channels: usize, heads: usize) -> Option<Finding> {
+    let dim = channels / heads;
+    let padded = dim.next_multiple_of(ALIGNMENT);
+    let (fault, change) = if dim > LARGEST_HEAD {
+        (format!("head dim {dim} is above {LARGEST_HEAD}"), format!("{} heads", channels.div_ceil(LARGEST_HEAD)))
+    } else if padded != dim {
+        let waste = 100 * (padded - dim) / padded;
+        let heads = (1..=heads).rev().find(|h| channels % h == 0 && (channels / h) % ALIGNMENT == 0);
+        let instead = heads.map_or(String::new(), |h| format!(", or train with {h} heads of {}", channels / h));
+        (
+            format!("head dim {dim} does not divide by {ALIGNMENT}"),
+            format!("pad to {padded} ({waste} % of the attention's work is then padding){instead}"),
+        )
+    } else {
+        return None;
+    };
+    Some(Finding { layer: attention.to_owned(), fault, change })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPE: Shape = Shape { batch: 1, height: 64, width: 64, heads: 16, halvings: 4 };
+
+    fn parameter(name: &str, shape: &[usize]) -> Parameter {
+        Parameter { name: name.into(), shape: shape.into() }
+    }
+
+    #[test]
+    fn a_layer_that_fits_is_not_listed() {
+        let shape = Shape { batch: 4, ..SHAPE };
+        let fitting = [parameter("a.weight", &[64, 128, 3, 3]), parameter("b.q_proj.weight", &[128, 128])];
+        assert_eq!(findings(&fitting, shape), []);
+    }
+
+    #[test]
+    fn each_fault_names_its_layer_and_a_change() {
+        let faulty = [parameter("in.weight", &[64, 3, 3, 3]), parameter("attn.q_proj.weight", &[192, 192])];
+        let found = findings(&faulty, SHAPE);
+        assert_eq!(found.len(), 3);
+        assert_eq!((found[0].layer.as_str(), found[0].change.as_str()), ("in", "pad to 8 input channels"));
+        assert_eq!(found[1].layer, "attn");
+        assert!(found[1].change.starts_with("pad to 16 (25 % of"), "{}", found[1].change);
+        assert!(found[1].change.ends_with("12 heads of 16"), "{}", found[1].change);
+        assert_eq!(found[2].fault, "16 pixels fill 25 % of a tile of 64 rows: these layers are bound by reading their weights");
+        assert_eq!(found[2].change, "batch 4 frames, or draw a larger picture");
+    }
+}

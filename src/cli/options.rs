@@ -1,0 +1,170 @@
+//! Options that several commands share: which network, on which device, through which stages.
+use crate::model::{ModelSpec, Reference, Weights};
+use crate::ops::Ops;
+use crate::stages::{StageSet, StageSpec};
+use crate::{Error, Result};
+use candle_core::Device;
+use clap::Args;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Which network to run, and on what.
+#[derive(Args, Clone, Debug)]
+pub struct ModelOptions {
+    /// The network: a name that `mirage models` lists, or reference:CHANNELS.
+    #[arg(long, default_value = "reference-tiny", value_name = "NAME")]
+    pub model: ModelSpec,
+    /// A safetensors file (f32, f16 or bf16), or `formula`: reproducible random weights, which draw no real video.
+    #[arg(long, default_value = "formula", value_name = "FILE")]
+    pub weights: WeightsOption,
+    /// Where to run: cpu, cuda or cuda:NUMBER.
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    pub device: DeviceSpec,
+}
+
+impl ModelOptions {
+    /// Loads the network for the stages in `ops`.
+    ///
+    /// # Errors
+    /// Weights that cannot be read or do not fit.
+    pub fn load(&self, ops: &Ops) -> Result<Reference> {
+        self.model.load(ops, &self.weights.open(&ops.device)?)
+    }
+}
+
+/// Where weights come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WeightsOption {
+    /// By the reference network's formula.
+    Formula,
+    /// From a safetensors file.
+    File(PathBuf),
+}
+
+impl WeightsOption {
+    /// Opens the source.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is not well formed.
+    pub fn open(&self, device: &Device) -> Result<Weights> {
+        match self {
+            Self::Formula => Ok(Weights::formula(device)),
+            Self::File(path) => Weights::file(path, device),
+        }
+    }
+}
+
+impl FromStr for WeightsOption {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Ok(if text == "formula" { Self::Formula } else { Self::File(text.into()) })
+    }
+}
+
+impl std::fmt::Display for WeightsOption {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Formula => f.write_str("formula"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// What `--device` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceSpec {
+    /// The processor.
+    Cpu,
+    /// The NVIDIA GPU with this number.
+    Cuda(usize),
+}
+
+impl DeviceSpec {
+    /// Opens the device.
+    ///
+    /// # Errors
+    /// A GPU that is not there, or a build without CUDA.
+    pub fn open(self) -> Result<Device> {
+        match self {
+            Self::Cpu => Ok(Device::Cpu),
+            Self::Cuda(ordinal) => crate::cuda::device(ordinal),
+        }
+    }
+}
+
+impl FromStr for DeviceSpec {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let unknown = || Error::Device(format!("no device {text:?}: choose cpu, cuda or cuda:NUMBER"));
+        match text.split_once(':') {
+            None if text == "cpu" => Ok(Self::Cpu),
+            None if text == "cuda" => Ok(Self::Cuda(0)),
+            Some(("cuda", number)) => number.parse().map(Self::Cuda).map_err(|_| unknown()),
+            _ => Err(unknown()),
+        }
+    }
+}
+
+/// Which stages to run through.
+#[derive(Args, Clone, Debug)]
+pub struct StageOptions {
+    /// The stages: none, all (that this build and device can run), or a list of fp16,flash-attn,fused-ops,custom-ptx.
+    #[arg(long, default_value = "all", value_name = "LIST")]
+    pub stages: StageSpec,
+}
+
+impl StageOptions {
+    /// Fills the op slots for a device, and says which stages those are.
+    ///
+    /// # Errors
+    /// A stage that is not in this build or cannot run on the device.
+    pub fn install(&self, device: &Device) -> Result<(StageSet, Ops)> {
+        let set = self.stages.resolve(device);
+        let ops = set.install(device)?;
+        Ok((set, ops))
+    }
+}
+
+/// A width and a height, as `WIDTHxHEIGHT` or one number for both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Pixels in a row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+}
+
+/// The longest side that is taken anywhere.
+const LONGEST_SIDE: u32 = 8192;
+
+impl FromStr for Size {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (width, height) = text.split_once('x').unwrap_or((text, text));
+        let side = |s: &str| s.parse().ok().filter(|n| (1..=LONGEST_SIDE).contains(n));
+        match (side(width), side(height)) {
+            (Some(width), Some(height)) => Ok(Self { width, height }),
+            _ => Err(Error::Model(format!(
+                "size {text:?} is not WIDTHxHEIGHT with sides from 1 to {LONGEST_SIDE}, as in 512x288"
+            ))),
+        }
+    }
+}
+
+impl std::fmt::Display for Size {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}x{}", self.width, self.height)
+    }
+}
+
+impl std::fmt::Display for DeviceSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
+        }
+    }
+}

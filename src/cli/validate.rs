@@ -1,0 +1,102 @@
+//! `mirage validate`: every op against its definition on this machine, and whether a network suits tensor cores.
+use super::Verdict;
+use super::options::{DeviceSpec, Size, StageOptions};
+use crate::bench::readiness::{self, Shape};
+use crate::model::{ModelSpec, reference};
+use crate::ops::cases;
+use crate::stages::StageSet;
+use anyhow::Result;
+use clap::Args;
+use comfy_table::{Table, presets};
+
+/// Checks the stages on this machine, and a network's sizes against what tensor cores want.
+///
+/// First each case of each op runs through the stages and through plain Candle in f32, on fresh random inputs; a
+/// difference beyond what rounding explains is a failure. Then each layer of the network whose channels, head dim or
+/// number of pixels leaves tensor cores idle is listed with what to change; that is advice, not a failure.
+#[derive(Args)]
+#[command(after_help = "Exit code 1 when an op is wrong.
+
+Example:
+  mirage validate --model reference-880m --stages all")]
+pub struct Arguments {
+    /// The network to judge.
+    #[arg(long, default_value = "reference-880m", value_name = "NAME")]
+    model: ModelSpec,
+    #[command(flatten)]
+    stages: StageOptions,
+    /// Where to run: cpu, cuda or cuda:NUMBER.
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    device: DeviceSpec,
+    /// The size of a frame, WIDTHxHEIGHT.
+    #[arg(long, default_value = "64x64", value_name = "SIZE")]
+    size: Size,
+    /// Frames in a batch.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    batch: u16,
+    /// Seed of the random inputs; without it, a fresh one.
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+pub fn run(arguments: &Arguments) -> Result<Verdict> {
+    let device = arguments.device.open()?;
+    let (set, ops) = arguments.stages.install(&device)?;
+    let seed = arguments.seed.unwrap_or_else(rand::random);
+    println!("Ops through {set} on {}, seed {seed}:", arguments.device);
+    let mut table = new_table(&["case", "run by", "largest error", "allowed", ""]);
+    let (mut checked, mut wrong) = (0, 0);
+    for case in cases::all() {
+        ops.probe.set(crate::ops::probe::Mode::Count);
+        let outcome = case.check(&ops, seed)?;
+        let stage = ops.probe.counts().keys().find(|(op, _)| *op == case.op()).map_or("", |(_, stage)| *stage);
+        checked += 1;
+        wrong += usize::from(!outcome.passed());
+        let verdict = if outcome.passed() { "ok" } else { "WRONG" };
+        let (error, allowed) = (format!("{:.1e}", outcome.error), format!("{:.1e}", outcome.tolerance));
+        table.add_row([case.to_string().as_str(), stage, &error, &allowed, verdict]);
+    }
+    println!("{table}");
+    println!("{} of {checked} cases agree with their definition.", checked - wrong);
+
+    readiness_report(arguments, &set)?;
+    Ok(if wrong == 0 { Verdict::Passed } else { Verdict::Failed })
+}
+
+fn readiness_report(arguments: &Arguments, set: &StageSet) -> Result<()> {
+    let parameters = arguments.model.parameters()?;
+    let shape = Shape {
+        batch: arguments.batch.into(),
+        height: arguments.size.height as usize,
+        width: arguments.size.width as usize,
+        heads: reference::HEADS,
+        halvings: reference::MULTIPLE.ilog2() as usize,
+    };
+    let findings = readiness::findings(&parameters, shape);
+    println!("\nTensor-core readiness of {} at {}, batch {}:", arguments.model, arguments.size, arguments.batch);
+    for (stage, layout) in [
+        ("fp16", "weights and activations are f32: tensor cores want halves; add fp16 to --stages"),
+        ("fused-ops", "activations are channels-first: tensor cores want channels-last; add fused-ops to --stages"),
+    ] {
+        if !set.names().contains(&stage) {
+            println!("  {layout}");
+        }
+    }
+    if findings.is_empty() {
+        println!("  every layer's sizes fit.");
+        return Ok(());
+    }
+    let mut table = new_table(&["layer", "fault", "change"]);
+    for f in &findings {
+        table.add_row([&f.layer, &f.fault, &f.change]);
+    }
+    println!("{table}");
+    println!("{} findings in {} tensors.", findings.len(), parameters.len());
+    Ok(())
+}
+
+fn new_table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(header);
+    table
+}

@@ -1,0 +1,138 @@
+//! The context memory: features of past frames, read by attention, so that what left the picture can come back the same.
+//!
+//! A stored frame is cut into patches of 8x8 pixels; each patch's feature is its pixels with the mean taken off, scaled
+//! to length one. Reading is attention with one head: the patches of the current output are the queries, the stored
+//! features the keys, the stored patches the values. It needs no training and holds for any network that draws frames.
+use crate::Result;
+use crate::ops::Ops;
+use crate::stream::history::History;
+use candle_core::{D, DType, Tensor};
+
+/// Pixels along each side of a patch.
+const PATCH: usize = 8;
+/// Inverse temperature: features of length one that agree by 0.9 weigh e^(0.1 · 20) less than the same patch.
+const SHARPNESS: f64 = 20.0;
+/// Keeps flat patches, which have no feature, from dividing by nothing.
+const EPS: f64 = 1e-4;
+
+/// How the memory is kept and read.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MemoryConfig {
+    /// Frames that are kept; 0 turns the memory off.
+    pub frames: usize,
+    /// A frame is stored each time this many have gone by.
+    pub every: usize,
+    /// How much of what was read goes into the output, in [0, 1].
+    pub weight: f64,
+}
+
+/// Features of past frames.
+pub struct Memory {
+    config: MemoryConfig,
+    bank: History<Entry>,
+}
+
+#[derive(Clone)]
+struct Entry {
+    /// `(batch, patches, values)`, of length one.
+    keys: Tensor,
+    /// `(batch, patches, values)`.
+    patches: Tensor,
+}
+
+impl Memory {
+    /// An empty memory.
+    pub fn new(config: MemoryConfig) -> Self {
+        Self { config, bank: History::new(config.frames) }
+    }
+
+    /// Stores a frame, `(batch, channels, height, width)`, if its turn has come: frame 0 and each `every` after it.
+    pub fn store(&mut self, frame: &Tensor, index: u64) -> Result<()> {
+        if self.config.frames == 0 || index % self.config.every.max(1) as u64 != 0 {
+            return Ok(());
+        }
+        let patches = cut(frame)?;
+        self.bank.push(Entry { keys: features(&patches)?, patches });
+        Ok(())
+    }
+
+    /// What the stored frames have for each patch of `frame`, mixed into it by the configured weight.
+    pub fn recall(&self, ops: &Ops, frame: &Tensor) -> Result<Tensor> {
+        if self.bank.is_empty() || self.config.weight == 0.0 {
+            return Ok(frame.clone());
+        }
+        let (_, c, h, w) = frame.dims4()?;
+        let column = |part: fn(&Entry) -> &Tensor| {
+            let all: Vec<&Tensor> = self.bank.iter().map(part).collect();
+            Tensor::cat(&all, 1)?.unsqueeze(1) // (b, 1 head, frames * patches, values)
+        };
+        let queries = features(&cut(frame)?)?.unsqueeze(1)?;
+        let read = ops.attention("stream.memory", &queries, &column(|e| &e.keys)?, &column(|e| &e.patches)?, SHARPNESS)?;
+        let recalled = paste(&read.squeeze(1)?, c, h, w)?;
+        Ok((frame + ((recalled - frame)? * self.config.weight)?)?)
+    }
+}
+
+/// `(b, c, h, w)` to `(b, patches, c * 64)`.
+fn cut(frame: &Tensor) -> Result<Tensor> {
+    let (b, c, h, w) = frame.dims4()?;
+    let t = frame.contiguous()?.reshape((b, c, h / PATCH, PATCH, w / PATCH, PATCH))?;
+    Ok(t.permute((0, 2, 4, 1, 3, 5))?.reshape((b, h / PATCH * (w / PATCH), c * PATCH * PATCH))?)
+}
+
+/// The inverse of [`cut`].
+fn paste(patches: &Tensor, c: usize, h: usize, w: usize) -> Result<Tensor> {
+    let b = patches.dim(0)?;
+    let t = patches.contiguous()?.reshape((b, h / PATCH, w / PATCH, c, PATCH, PATCH))?;
+    Ok(t.permute((0, 3, 1, 4, 2, 5))?.reshape((b, c, h, w))?)
+}
+
+/// Patches without their mean, at length one; in f32 inside, since squares of small values vanish in f16.
+fn features(patches: &Tensor) -> Result<Tensor> {
+    let wide = patches.to_dtype(DType::F32)?;
+    let centred = wide.broadcast_sub(&wide.mean_keepdim(D::Minus1)?)?;
+    let length = (centred.sqr()?.sum_keepdim(D::Minus1)? + EPS)?.sqrt()?;
+    Ok(centred.broadcast_div(&length)?.to_dtype(patches.dtype())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    const CONFIG: MemoryConfig = MemoryConfig { frames: 2, every: 3, weight: 1.0 };
+
+    fn noise(seed: u64) -> Tensor {
+        let values = crate::model::formula::input(&format!("memory.{seed}"), 3 * 16 * 24);
+        Tensor::from_vec(values, (1, 3, 16, 24), &Device::Cpu).unwrap()
+    }
+
+    fn difference(a: &Tensor, b: &Tensor) -> f64 {
+        crate::ops::cases::largest_difference(a, b).unwrap()
+    }
+
+    #[test]
+    fn cutting_and_pasting_are_inverse() {
+        let frame = noise(0);
+        assert_eq!(difference(&paste(&cut(&frame).unwrap(), 3, 16, 24).unwrap(), &frame), 0.0);
+    }
+
+    #[test]
+    fn an_empty_memory_changes_nothing() {
+        let ops = Ops::reference(&Device::Cpu);
+        assert_eq!(difference(&Memory::new(CONFIG).recall(&ops, &noise(0)).unwrap(), &noise(0)), 0.0);
+    }
+
+    #[test]
+    fn a_stored_frame_is_recalled_from_a_damaged_one() {
+        let ops = Ops::reference(&Device::Cpu);
+        let mut memory = Memory::new(CONFIG);
+        for i in 0..6 {
+            memory.store(&noise(i), i).unwrap(); // 0 and 3 stay
+        }
+        assert_eq!(memory.bank.len(), 2);
+        let damaged = (noise(3) + (noise(9) * 0.2).unwrap()).unwrap();
+        let recalled = memory.recall(&ops, &damaged).unwrap();
+        assert!(difference(&recalled, &noise(3)) < 0.1 * difference(&damaged, &noise(3)));
+    }
+}
