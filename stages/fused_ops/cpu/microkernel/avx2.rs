@@ -1,0 +1,101 @@
+//! AVX2 with FMA: tiles of up to 6 rows by 16 columns, 12 of the 16 registers hold sums.
+
+use super::{KernelSet, Microkernel, Run};
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use std::arch::x86_64::*;
+
+/// f32 values in a register.
+const LANES: usize = 8;
+
+/// The tile of `ROWS` rows by `VECTORS` registers; see [`Microkernel`].
+///
+/// # Safety
+/// As said at [`Microkernel`], for `ROWS` rows and `VECTORS · 8` columns, on a machine with AVX2, FMA and F16C.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn tile<const ROWS: usize, const VECTORS: usize>(
+    left: *const f32,
+    stride: usize,
+    runs: &[Run],
+    right: *const f32,
+    tile: *mut f32,
+    accumulate: bool,
+) {
+    // SAFETY: every pointer below stays inside of what the caller promises: `left` in a row's
+    // runs, `right` at k · columns, `tile` at row · columns.
+    unsafe {
+        let mut sums = [[_mm256_setzero_ps(); VECTORS]; ROWS];
+        if accumulate {
+            for (row, sums) in sums.iter_mut().enumerate() {
+                for (vector, sum) in sums.iter_mut().enumerate() {
+                    *sum = _mm256_loadu_ps(tile.add((row * VECTORS + vector) * LANES));
+                }
+            }
+        }
+        let mut right = right;
+        for run in runs {
+            let mut left = left.add(run.offset);
+            for _ in 0..run.length {
+                let mut weights = [_mm256_setzero_ps(); VECTORS];
+                for (vector, weight) in weights.iter_mut().enumerate() {
+                    *weight = _mm256_loadu_ps(right.add(vector * LANES));
+                }
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let value = _mm256_set1_ps(*left.add(row * stride));
+                    for (sum, weight) in sums.iter_mut().zip(weights) {
+                        *sum = _mm256_fmadd_ps(value, weight, *sum);
+                    }
+                }
+                right = right.add(VECTORS * LANES);
+                left = left.add(1);
+            }
+        }
+        for (row, sums) in sums.iter().enumerate() {
+            for (vector, &sum) in sums.iter().enumerate() {
+                _mm256_storeu_ps(tile.add((row * VECTORS + vector) * LANES), sum);
+            }
+        }
+    }
+}
+
+/// Converts a panel of weights.
+///
+/// # Safety
+/// The machine has AVX2, FMA and F16C; `target` is as long as `source`.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn widen(source: &[f16], target: &mut [f32]) {
+    let whole = source.len() / LANES * LANES;
+    for (source, target) in source
+        .chunks_exact(LANES)
+        .zip(target.chunks_exact_mut(LANES))
+    {
+        // SAFETY: both chunks hold 8 values, and f16 is a u16 in memory.
+        unsafe {
+            let halves = _mm_loadu_si128(source.as_ptr().cast());
+            _mm256_storeu_ps(target.as_mut_ptr(), _mm256_cvtph_ps(halves));
+        }
+    }
+    source[whole..].convert_to_f32_slice(&mut target[whole..]);
+}
+
+pub(in super::super) static KERNELS: KernelSet = KernelSet {
+    columns: 2 * LANES,
+    full: &[
+        tile::<1, 2> as Microkernel,
+        tile::<2, 2>,
+        tile::<3, 2>,
+        tile::<4, 2>,
+        tile::<5, 2>,
+        tile::<6, 2>,
+    ],
+    half: &[
+        tile::<1, 1> as Microkernel,
+        tile::<2, 1>,
+        tile::<3, 1>,
+        tile::<4, 1>,
+        tile::<5, 1>,
+        tile::<6, 1>,
+    ],
+    finish: super::super::epilogue::finish_avx2,
+    widen,
+};

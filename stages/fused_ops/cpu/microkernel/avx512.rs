@@ -1,0 +1,117 @@
+//! AVX-512: tiles of up to 14 rows by 32 columns, 28 of the 32 registers hold sums.
+
+use super::{KernelSet, Microkernel, Run};
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use std::arch::x86_64::*;
+
+/// f32 values in a register.
+const LANES: usize = 16;
+
+/// The tile of `ROWS` rows by `VECTORS` registers; see [`Microkernel`].
+///
+/// # Safety
+/// As said at [`Microkernel`], for `ROWS` rows and `VECTORS · 16` columns, on a machine with AVX-512F.
+#[target_feature(enable = "avx512f")]
+unsafe fn tile<const ROWS: usize, const VECTORS: usize>(
+    left: *const f32,
+    stride: usize,
+    runs: &[Run],
+    right: *const f32,
+    tile: *mut f32,
+    accumulate: bool,
+) {
+    // SAFETY: every pointer below stays inside of what the caller promises: `left` in a row's
+    // runs, `right` at k · columns, `tile` at row · columns.
+    unsafe {
+        let mut sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];
+        if accumulate {
+            for (row, sums) in sums.iter_mut().enumerate() {
+                for (vector, sum) in sums.iter_mut().enumerate() {
+                    *sum = _mm512_loadu_ps(tile.add((row * VECTORS + vector) * LANES));
+                }
+            }
+        }
+        let mut right = right;
+        for run in runs {
+            let mut left = left.add(run.offset);
+            for _ in 0..run.length {
+                let mut weights = [_mm512_setzero_ps(); VECTORS];
+                for (vector, weight) in weights.iter_mut().enumerate() {
+                    *weight = _mm512_loadu_ps(right.add(vector * LANES));
+                }
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let value = _mm512_set1_ps(*left.add(row * stride));
+                    for (sum, weight) in sums.iter_mut().zip(weights) {
+                        *sum = _mm512_fmadd_ps(value, weight, *sum);
+                    }
+                }
+                right = right.add(VECTORS * LANES);
+                left = left.add(1);
+            }
+        }
+        for (row, sums) in sums.iter().enumerate() {
+            for (vector, &sum) in sums.iter().enumerate() {
+                _mm512_storeu_ps(tile.add((row * VECTORS + vector) * LANES), sum);
+            }
+        }
+    }
+}
+
+/// Converts a panel of weights.
+///
+/// # Safety
+/// The machine has AVX-512F; `target` is as long as `source`.
+#[target_feature(enable = "avx512f")]
+unsafe fn widen(source: &[f16], target: &mut [f32]) {
+    let whole = source.len() / LANES * LANES;
+    for (source, target) in source
+        .chunks_exact(LANES)
+        .zip(target.chunks_exact_mut(LANES))
+    {
+        // SAFETY: both chunks hold 16 values, and f16 is a u16 in memory.
+        unsafe {
+            let halves = _mm256_loadu_si256(source.as_ptr().cast());
+            _mm512_storeu_ps(target.as_mut_ptr(), _mm512_cvtph_ps(halves));
+        }
+    }
+    source[whole..].convert_to_f32_slice(&mut target[whole..]);
+}
+
+pub(in super::super) static KERNELS: KernelSet = KernelSet {
+    columns: 2 * LANES,
+    full: &[
+        tile::<1, 2> as Microkernel,
+        tile::<2, 2>,
+        tile::<3, 2>,
+        tile::<4, 2>,
+        tile::<5, 2>,
+        tile::<6, 2>,
+        tile::<7, 2>,
+        tile::<8, 2>,
+        tile::<9, 2>,
+        tile::<10, 2>,
+        tile::<11, 2>,
+        tile::<12, 2>,
+        tile::<13, 2>,
+        tile::<14, 2>,
+    ],
+    half: &[
+        tile::<1, 1> as Microkernel,
+        tile::<2, 1>,
+        tile::<3, 1>,
+        tile::<4, 1>,
+        tile::<5, 1>,
+        tile::<6, 1>,
+        tile::<7, 1>,
+        tile::<8, 1>,
+        tile::<9, 1>,
+        tile::<10, 1>,
+        tile::<11, 1>,
+        tile::<12, 1>,
+        tile::<13, 1>,
+        tile::<14, 1>,
+    ],
+    finish: super::super::epilogue::finish_avx512,
+    widen,
+};
