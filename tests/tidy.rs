@@ -64,27 +64,65 @@ fn only_two_files_name_a_cargo_feature() {
 
 #[test]
 fn a_model_names_no_stage_and_a_stage_no_model() {
-    none(&mentions(&["src/model"], &["stages::", "crate::cuda", "crate::stream", "crate::media", "crate::cli"], |_| false), "model may call ops only");
-    none(&mentions(&["stages"], &["crate::model", "crate::stream", "crate::cli", "crate::media", "crate::bench"], |_| false), "stages may call ops, diffusion and cuda only");
-    none(&mentions(&["src/ops"], &["crate::model", "crate::stages", "crate::stream", "crate::cli", "crate::media"], |_| false), "ops may call diffusion only");
-    none(&mentions(&["src/stream"], &["crate::cli", "crate::stages"], |_| false), "stream may not call the command line or a stage");
-    none(&mentions(&["src/media", "src/diffusion"], &["crate::cli", "crate::model", "crate::ops", "crate::stages", "crate::stream"], |_| false), "media and diffusion stand alone");
+    none(
+        &mentions(&["src/model"], &["stages::", "crate::cuda", "crate::stream", "crate::media", "crate::cli"], |_| {
+            false
+        }),
+        "model may call ops only",
+    );
+    none(
+        &mentions(
+            &["stages"],
+            &["crate::model", "crate::stream", "crate::cli", "crate::media", "crate::bench"],
+            |_| false,
+        ),
+        "stages may call ops, diffusion and cuda only",
+    );
+    none(
+        &mentions(
+            &["src/ops"],
+            &["crate::model", "crate::stages", "crate::stream", "crate::cli", "crate::media"],
+            |_| false,
+        ),
+        "ops may call diffusion only",
+    );
+    none(
+        &mentions(&["src/stream"], &["crate::cli", "crate::stages"], |_| false),
+        "stream may not call the command line or a stage",
+    );
+    none(
+        &mentions(
+            &["src/media", "src/diffusion"],
+            &["crate::cli", "crate::model", "crate::ops", "crate::stages", "crate::stream"],
+            |_| false,
+        ),
+        "media and diffusion stand alone",
+    );
 }
 
 #[test]
 fn an_op_is_timed_in_the_probe_only() {
-    none(&mentions(&["src/ops", "src/model", "stages"], &["Instant::now"], |f| f == "src/ops/probe.rs"), "only the probe looks at the clock");
+    none(
+        &mentions(&["src/ops", "src/model", "stages"], &["Instant::now"], |f| f == "src/ops/probe.rs"),
+        "only the probe looks at the clock",
+    );
 }
 
 #[test]
 fn no_environment_variable_steers_a_model_or_a_stage() {
-    none(&mentions(&["src/model", "src/ops", "src/stream", "stages"], &["env::var"], |_| false), "settings are arguments");
+    none(
+        &mentions(&["src/model", "src/ops", "src/stream", "stages"], &["env::var"], |_| false),
+        "settings are arguments",
+    );
 }
 
 #[test]
 fn files_stay_short_and_say_what_they_are() {
     let mut found = vec![];
-    for path in files(&["src", "stages", "tests", "benches", "cuda-kernels", "fuzz", "training", "web"], &["rs", "cu", "cuh", "py", "js"]) {
+    for path in files(
+        &["src", "stages", "tests", "benches", "cuda-kernels", "fuzz", "training", "web"],
+        &["rs", "cu", "cuh", "py", "js"],
+    ) {
         let text = fs::read_to_string(&path).expect("source files are UTF-8");
         let lines = text.lines().count();
         let limit = if name(&path).starts_with("src/model/") { 650 } else { 500 };

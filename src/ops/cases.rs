@@ -3,7 +3,7 @@ use super::{
     Activation, BatchNorm, Blend, Conv2dInput, Conv2dParams, Filter, GegluParams, GroupNormParams, LayerNormParams,
     LinearParams, Op, Ops,
 };
-use crate::diffusion::Coefficients;
+use crate::diffusion::Step;
 use candle_core::{DType, Device, Result, Tensor};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -195,16 +195,18 @@ impl Case {
             Self::SamplerStep(b, size, noise, clip) => {
                 let (x, output) = (d.input((b, 3, size, size))?, d.input((b, 3, size, size))?);
                 let noise = if noise { Some(d.input((b, 3, size, size))?) } else { None };
-                let c = Coefficients {
+                let step = Step {
+                    timestep: 0.0,
+                    input_scale: 1.0,
                     x0_from_x: 1.25,
-                    x0_from_output: -0.75,
+                    x0_from_out: -0.75,
                     clip: if clip { Some(1.0) } else { None },
                     next_from_x: 0.3,
-                    next_from_output: 0.2,
+                    next_from_out: 0.2,
                     next_from_x0: 0.6,
                     next_from_noise: if noise.is_some() { 0.4 } else { 0.0 },
                 };
-                Prepared::new(move |ops| ops.sampler_step(&x, &output, noise.as_ref(), &c))
+                Prepared::new(move |ops| ops.sampler_step(&x, &output, noise.as_ref(), &step))
             }
             Self::TemporalBlend(b, size, map) => {
                 let (current, previous) = (d.input((b, 3, size, size))?, d.input((b, 3, size, size))?);

@@ -1,7 +1,7 @@
 //! One update of a diffusion sampler: `x0 = clip(a·x + b·output)`, `next = c·x + d·output + e·x0 + s·noise`.
 use super::probe::{Call, Op};
 use super::{Ops, bytes};
-use crate::diffusion::Coefficients;
+use crate::diffusion::Step;
 use candle_core::{Result, Tensor};
 
 /// The slot.
@@ -9,7 +9,7 @@ pub trait SamplerStep: Send + Sync {
     /// Which stage this is, for the probe.
     fn stage(&self) -> &'static str;
     /// All tensors have one shape; `noise` is needed where its coefficient is not zero.
-    fn run(&self, x: &Tensor, output: &Tensor, noise: Option<&Tensor>, c: &Coefficients) -> Result<Tensor>;
+    fn run(&self, x: &Tensor, output: &Tensor, noise: Option<&Tensor>, step: &Step) -> Result<Tensor>;
 }
 
 impl Ops {
@@ -19,12 +19,12 @@ impl Ops {
         x: &Tensor,
         output: &Tensor,
         noise: Option<&Tensor>,
-        c: &Coefficients,
+        step: &Step,
     ) -> Result<Tensor> {
         let moved =
             |y: &Tensor| (10 * y.elem_count() as u64, bytes(x) + bytes(output) + noise.map_or(0, bytes) + bytes(y));
         let call = Call { op: Op::SamplerStep, site: "sampler", stage: self.sampler_step.stage() };
-        self.probe.run(call, moved, || self.sampler_step.run(x, output, noise, c))
+        self.probe.run(call, moved, || self.sampler_step.run(x, output, noise, step))
     }
 }
 
@@ -36,16 +36,16 @@ impl SamplerStep for Reference {
         "none"
     }
 
-    fn run(&self, x: &Tensor, output: &Tensor, noise: Option<&Tensor>, c: &Coefficients) -> Result<Tensor> {
-        let mut x0 = ((x * c.x0_from_x)? + (output * c.x0_from_output)?)?;
-        if let Some(clip) = c.clip {
+    fn run(&self, x: &Tensor, output: &Tensor, noise: Option<&Tensor>, step: &Step) -> Result<Tensor> {
+        let mut x0 = ((x * step.x0_from_x)? + (output * step.x0_from_out)?)?;
+        if let Some(clip) = step.clip {
             x0 = x0.clamp(-clip, clip)?;
         }
-        let mut next = ((x * c.next_from_x)? + (output * c.next_from_output)?)?;
-        next = (next + (x0 * c.next_from_x0)?)?;
+        let mut next = ((x * step.next_from_x)? + (output * step.next_from_out)?)?;
+        next = (next + (x0 * step.next_from_x0)?)?;
         match noise {
-            Some(noise) if c.next_from_noise != 0.0 => next + (noise * c.next_from_noise)?,
-            None if c.next_from_noise != 0.0 => candle_core::bail!("this sampler step needs noise and got none"),
+            Some(noise) if step.next_from_noise != 0.0 => next + (noise * step.next_from_noise)?,
+            None if step.next_from_noise != 0.0 => candle_core::bail!("this sampler step needs noise and got none"),
             _ => Ok(next),
         }
     }

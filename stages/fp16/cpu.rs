@@ -2,7 +2,7 @@
 //!
 //! Candle's own f16 path on a CPU is not used: its products round inside the sum. A CPU without half arithmetic gains
 //! memory by this, not time; the gain in time comes where `fused-ops` widens weights block by block in the cache.
-use crate::diffusion::Coefficients;
+use crate::diffusion::Step;
 use crate::ops::attention::Attention;
 use crate::ops::conv2d::{Conv2d, Conv2dInput, Conv2dKernel, Conv2dParams};
 use crate::ops::geglu::{Geglu, GegluKernel, GegluParams};
@@ -156,8 +156,8 @@ impl SamplerStep for Half<dyn SamplerStep> {
         STAGE
     }
 
-    fn run(&self, x: &Tensor, output: &Tensor, noise: Option<&Tensor>, c: &Coefficients) -> Result<Tensor> {
-        round(self.0.run(&widen(x)?, &widen(output)?, widen_opt(noise)?.as_ref(), c)?)
+    fn run(&self, x: &Tensor, output: &Tensor, noise: Option<&Tensor>, step: &Step) -> Result<Tensor> {
+        round(self.0.run(&widen(x)?, &widen(output)?, widen_opt(noise)?.as_ref(), step)?)
     }
 }
 

@@ -1,9 +1,10 @@
 //! The convolution slot: batch norm folded and weights packed at load, everything else in the kernel's epilogue.
+use super::STAGE;
 use super::activations::{Dense, channels_first, filled, parameter, read_opt, refused};
 use super::cpu::{
-    Activation, BatchNorm, Epilogue, ImageSize, NhwcInput, PackedWeights, Storage, Walk, conv2d, conv2d_output_size, fold_batch_norm,
+    Activation, BatchNorm, Epilogue, ImageSize, NhwcInput, PackedWeights, Storage, Walk, conv2d, conv2d_output_size,
+    fold_batch_norm,
 };
-use super::STAGE;
 use crate::ops::conv2d::{Conv2d, Conv2dInput, Conv2dKernel, Conv2dParams};
 use candle_core::{Result, Tensor};
 
@@ -39,8 +40,7 @@ impl Conv2d for Fused {
         if let Some(norm) = &p.norm {
             let [gamma, beta] = [parameter(&norm.weight)?, parameter(&norm.bias)?];
             let [mean, variance] = [parameter(&norm.running_mean)?, parameter(&norm.running_var)?];
-            let norm =
-                BatchNorm { gamma: &gamma, beta: &beta, mean: &mean, variance: &variance, epsilon: norm.eps };
+            let norm = BatchNorm { gamma: &gamma, beta: &beta, mean: &mean, variance: &variance, epsilon: norm.eps };
             fold_batch_norm(&mut weight, bias.get_or_insert_with(|| vec![0.0; outputs]), &norm).map_err(refused)?;
         }
         Ok(Box::new(Packed {

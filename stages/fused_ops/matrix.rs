@@ -1,8 +1,8 @@
 //! The linear and GEGLU slots: weights packed at load, bias, activation, gate and residual in the kernel's epilogue.
+use super::STAGE;
 use super::activations::{Dense, filled, parameter, read_opt, refused};
 use super::convolution::activation;
 use super::cpu::{Activation, Epilogue, PackedWeights, Storage, linear};
-use super::STAGE;
 use crate::ops::geglu::{Geglu, GegluKernel, GegluParams};
 use crate::ops::linear::{Linear, LinearKernel, LinearParams};
 use candle_core::{Result, Tensor};

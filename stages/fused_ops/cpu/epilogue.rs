@@ -98,21 +98,9 @@ pub(super) unsafe fn finish_avx512(finish: &Finish<'_>, tile: Tile<'_>) {
 /// See [`FinishTile`]; always inlined, so that it is compiled for each instruction set.
 #[inline(always)]
 unsafe fn finish_tile<const FMA: bool>(finish: &Finish<'_>, tile: Tile<'_>) {
-    let Tile {
-        sums,
-        mut gate,
-        width,
-        columns,
-        first_row,
-        first_column,
-    } = tile;
+    let Tile { sums, mut gate, width, columns, first_row, first_column } = tile;
     let channels = finish.channels;
-    let Epilogue {
-        bias,
-        shift,
-        activation,
-        residual,
-    } = finish.epilogue;
+    let Epilogue { bias, shift, activation, residual } = finish.epilogue;
     let mut addend = [0f32; MAX_COLUMNS];
     if let Some(bias) = bias {
         addend[..columns].copy_from_slice(&bias[first_column..first_column + columns]);
@@ -142,12 +130,8 @@ unsafe fn finish_tile<const FMA: bool>(finish: &Finish<'_>, tile: Tile<'_>) {
         }
         match activation {
             Activation::None => {}
-            Activation::Silu => line
-                .iter_mut()
-                .for_each(|value| *value = silu::<FMA>(*value)),
-            Activation::Gelu => line
-                .iter_mut()
-                .for_each(|value| *value = gelu::<FMA>(*value)),
+            Activation::Silu => line.iter_mut().for_each(|value| *value = silu::<FMA>(*value)),
+            Activation::Gelu => line.iter_mut().for_each(|value| *value = gelu::<FMA>(*value)),
         }
         if let Some(gate) = &mut gate {
             let gate = &mut gate[index * width..][..width];
@@ -175,12 +159,9 @@ unsafe fn finish_tile<const FMA: bool>(finish: &Finish<'_>, tile: Tile<'_>) {
         // other thread writes them; `start` is the place of the first of `columns` values.
         unsafe {
             match finish.target {
-                Target::F32(target) => {
-                    std::slice::from_raw_parts_mut(target.add(start), columns).copy_from_slice(line)
-                }
+                Target::F32(target) => std::slice::from_raw_parts_mut(target.add(start), columns).copy_from_slice(line),
                 Target::F16(target) => {
-                    std::slice::from_raw_parts_mut(target.add(start), columns)
-                        .convert_from_f32_slice(line);
+                    std::slice::from_raw_parts_mut(target.add(start), columns).convert_from_f32_slice(line);
                 }
             }
         }

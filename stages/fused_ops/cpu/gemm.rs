@@ -79,11 +79,7 @@ struct Region {
 
 impl<'a> Product<'a> {
     /// Chooses feed, regions and groups. The arguments have been checked against each other.
-    pub(super) fn new(
-        image: &'a Image<'a>,
-        weights: &'a PackedWeights,
-        finish: &'a Finish<'a>,
-    ) -> Self {
+    pub(super) fn new(image: &'a Image<'a>, weights: &'a PackedWeights, finish: &'a Finish<'a>) -> Self {
         let geometry = image.geometry;
         let rows = geometry.batch * geometry.out_height * geometry.out_width;
         let threads = rayon::current_num_threads();
@@ -101,12 +97,10 @@ impl<'a> Product<'a> {
         let units = weights.units();
         let (pitch, region_rows, regions) = match feed {
             Feed::Window => {
-                let pitch =
-                    image.channels + 16 * usize::from(aliased(image.channels * geometry.stride));
+                let pitch = image.channels + 16 * usize::from(aliased(image.channels * geometry.stride));
                 let columns = (geometry.out_width - 1) * geometry.stride + geometry.kernel[1];
                 let halo = geometry.kernel[0].saturating_sub(geometry.stride);
-                let rows =
-                    (WINDOW_VALUES / (columns * pitch)).saturating_sub(halo) / geometry.stride;
+                let rows = (WINDOW_VALUES / (columns * pitch)).saturating_sub(halo) / geometry.stride;
                 let rows = rows.min(WINDOW_PIXELS / geometry.out_width).max(1);
                 let regions = geometry.out_height.div_ceil(rows);
                 let rows = geometry.out_height.div_ceil(regions);
@@ -134,16 +128,7 @@ impl<'a> Product<'a> {
         };
         let groups = (2 * threads).div_ceil(tasks).max(kept).min(units);
         let per_group = units.div_ceil(groups);
-        Self {
-            image,
-            weights,
-            finish,
-            feed,
-            pitch,
-            region_rows,
-            regions,
-            groups: units.div_ceil(per_group),
-        }
+        Self { image, weights, finish, feed, pitch, region_rows, regions, groups: units.div_ceil(per_group) }
     }
 
     /// Runs every task, on as many threads as are worth waking.
@@ -168,20 +153,14 @@ impl<'a> Product<'a> {
                         break;
                     }
                     // SAFETY: the caller's promise; tasks differ in their rows or their columns.
-                    unsafe {
-                        self.task(task / self.groups, task % self.groups, scratch, &mut packed)
-                    }
+                    unsafe { self.task(task / self.groups, task % self.groups, scratch, &mut packed) }
                 }
             });
         };
         let rows = geometry.batch * geometry.out_height * geometry.out_width;
         let inner = self.image.channels * geometry.kernel[0] * geometry.kernel[1];
-        let work_done = rows
-            .saturating_mul(inner)
-            .saturating_mul(self.weights.outputs);
-        let threads = rayon::current_num_threads()
-            .min(tasks)
-            .min(work_done / WORTH_A_THREAD);
+        let work_done = rows.saturating_mul(inner).saturating_mul(self.weights.outputs);
+        let threads = rayon::current_num_threads().min(tasks).min(work_done / WORTH_A_THREAD);
         if threads <= 1 {
             work();
         } else {
@@ -198,13 +177,7 @@ impl<'a> Product<'a> {
     ///
     /// # Safety
     /// As [`run`](Self::run), for the rows and columns of this task.
-    unsafe fn task(
-        &self,
-        region_index: usize,
-        group: usize,
-        scratch: &mut Scratch,
-        packed: &mut Option<usize>,
-    ) {
+    unsafe fn task(&self, region_index: usize, group: usize, scratch: &mut Scratch, packed: &mut Option<usize>) {
         let units = self.weights.units();
         let per_group = units.div_ceil(self.groups);
         let units = group * per_group..units.min((group + 1) * per_group);
@@ -216,18 +189,9 @@ impl<'a> Product<'a> {
             _ => units.len(),
         };
         let kept = if blocks == 1 { MAX_ROWS } else { rows * slots };
-        scratch
-            .sums
-            .reserve(kept * MAX_COLUMNS * self.weights.parts);
-        scratch
-            .panel
-            .reserve(self.weights.block_length() * MAX_COLUMNS * self.weights.parts);
-        let Scratch {
-            left,
-            sums,
-            panel,
-            runs,
-        } = scratch;
+        scratch.sums.reserve(kept * MAX_COLUMNS * self.weights.parts);
+        scratch.panel.reserve(self.weights.block_length() * MAX_COLUMNS * self.weights.parts);
+        let Scratch { left, sums, panel, runs } = scratch;
         let (sums, panel) = (sums.as_mut_slice(), panel.as_mut_slice());
         // SAFETY (all three calls of `block`): the left operand covers what `region` and `runs`
         // walk, as `region`, `window` and `columns` lay it out for the same sizes.
@@ -240,9 +204,7 @@ impl<'a> Product<'a> {
                 for block in 0..blocks {
                     self.window_runs(block, runs);
                     // SAFETY: see above.
-                    unsafe {
-                        self.block(&region, left.as_slice(), runs, block, unit, 0, sums, panel)
-                    };
+                    unsafe { self.block(&region, left.as_slice(), runs, block, unit, 0, sums, panel) };
                 }
             }
             return;
@@ -251,25 +213,18 @@ impl<'a> Product<'a> {
             let (first, length) = self.weights.block_range(block);
             runs.clear();
             let left = if self.feed == Feed::InPlace {
-                runs.push(Run {
-                    offset: first,
-                    length,
-                });
+                runs.push(Run { offset: first, length });
                 match self.image.inputs {
-                    [
-                        super::gather::NhwcInput {
-                            values: Values::F32(values),
-                            ..
-                        },
-                    ] => &values[region.first_row * self.pitch..],
+                    [super::gather::NhwcInput { values: Values::F32(values), .. }] => {
+                        &values[region.first_row * self.pitch..]
+                    }
                     _ => unreachable!("only a single f32 input is read in place"),
                 }
             } else {
                 runs.push(Run { offset: 0, length });
                 left.reserve(rows * self.pitch);
                 let left = &mut left.as_mut_slice()[..rows * self.pitch];
-                self.image
-                    .columns(region.first_row, first, length, self.pitch, left);
+                self.image.columns(region.first_row, first, length, self.pitch, left);
                 left
             };
             for (slot, unit) in Range::clone(&units).enumerate() {
@@ -329,11 +284,7 @@ impl<'a> Product<'a> {
         let (first, length) = self.weights.block_range(block);
         let channels = self.image.channels;
         let kernel_width = self.image.geometry.kernel[1];
-        let joined = if self.pitch == channels {
-            kernel_width * channels
-        } else {
-            channels
-        };
+        let joined = if self.pitch == channels { kernel_width * channels } else { channels };
         let line = self.window_columns() * self.pitch;
         runs.clear();
         let mut done = 0;
@@ -342,10 +293,7 @@ impl<'a> Product<'a> {
             let (tap, channel) = (k / channels, k % channels);
             let offset = tap / kernel_width * line + tap % kernel_width * self.pitch + channel;
             let count = (joined - k % joined).min(length - done);
-            runs.push(Run {
-                offset,
-                length: count,
-            });
+            runs.push(Run { offset, length: count });
             done += count;
         }
     }
@@ -355,10 +303,7 @@ impl<'a> Product<'a> {
     /// # Safety
     /// `left` covers `line · line_stride + row · row_stride + run` for every line, row and run; the
     /// output is this task's own.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one inner step with all of its state"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "one inner step with all of its state")]
     unsafe fn block(
         &self,
         region: &Region,
@@ -376,11 +321,7 @@ impl<'a> Product<'a> {
         let columns = width.min(weights.outputs - first_column);
         let (_, length) = weights.block_range(block);
         let panel_values = length * width;
-        let table = if width == kernels.columns {
-            kernels.full
-        } else {
-            kernels.half
-        };
+        let table = if width == kernels.columns { kernels.full } else { kernels.half };
         let parts = weights.parts;
         let mut right = [std::ptr::null::<f32>(); 2];
         for (part, right) in right.iter_mut().enumerate().take(parts) {
@@ -407,10 +348,7 @@ impl<'a> Product<'a> {
                 let (pitch, place) = if first && last {
                     (MAX_ROWS * width, 0)
                 } else {
-                    (
-                        region_size * width,
-                        slot * parts * region_size * MAX_COLUMNS + row * width,
-                    )
+                    (region_size * width, slot * parts * region_size * MAX_COLUMNS + row * width)
                 };
                 let from = line * region.line_stride + start * region.row_stride;
                 let left = &left[from..];
@@ -419,14 +357,7 @@ impl<'a> Product<'a> {
                     // SAFETY: the caller's promise for `left`; `right` holds length × width values,
                     // where the runs' lengths add up to length; `sums` was sliced to the tile.
                     unsafe {
-                        table[rows - 1](
-                            left.as_ptr(),
-                            region.row_stride,
-                            runs,
-                            *right,
-                            sums.as_mut_ptr(),
-                            !first,
-                        );
+                        table[rows - 1](left.as_ptr(), region.row_stride, runs, *right, sums.as_mut_ptr(), !first);
                     }
                 }
                 if last {

@@ -65,10 +65,7 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize>(
 #[target_feature(enable = "avx512f")]
 unsafe fn widen(source: &[f16], target: &mut [f32]) {
     let whole = source.len() / LANES * LANES;
-    for (source, target) in source
-        .chunks_exact(LANES)
-        .zip(target.chunks_exact_mut(LANES))
-    {
+    for (source, target) in source.chunks_exact(LANES).zip(target.chunks_exact_mut(LANES)) {
         // SAFETY: both chunks hold 16 values, and f16 is a u16 in memory.
         unsafe {
             let halves = _mm256_loadu_si256(source.as_ptr().cast());

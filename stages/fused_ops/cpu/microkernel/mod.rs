@@ -32,14 +32,8 @@ pub(super) struct Run {
 /// The instruction set is available; `left` can be read at `row · stride + offset + 0..length`
 /// for every row of the kernel and every run; `right` holds (sum of lengths) × columns values and
 /// `tile` rows × columns.
-pub(super) type Microkernel = unsafe fn(
-    left: *const f32,
-    stride: usize,
-    runs: &[Run],
-    right: *const f32,
-    tile: *mut f32,
-    accumulate: bool,
-);
+pub(super) type Microkernel =
+    unsafe fn(left: *const f32, stride: usize, runs: &[Run], right: *const f32, tile: *mut f32, accumulate: bool);
 
 /// What one instruction set brings.
 pub(super) struct KernelSet {
