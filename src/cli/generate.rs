@@ -1,1 +1,314 @@
-//! `mirage generate`
+//! `mirage generate`: redraws a video, a camera or a built-in test clip.
+use super::Verdict;
+use super::options::{ModelOptions, Size, StageOptions};
+use crate::diffusion::{BetaSchedule, LCM_ORIGINAL_STEPS, Sampler};
+use crate::media::fit::{Fit, FitPlan, network_size};
+use crate::media::{self, FrameRate, FrameReader, FrameWriter, OpenOptions, OutputSpec, TestClip};
+use crate::model::FrameNetwork;
+use crate::ops::Ops;
+use crate::ops::probe::Mode;
+use crate::stages::StageSet;
+use crate::stream::{BlendRule, MemoryConfig, Sampling, Stream, StreamConfig, convert};
+use anyhow::{Context, Result, ensure};
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// Frames of the built-in clip when `--frames` does not say.
+const TEST_CLIP_FRAMES: u64 = 48;
+
+/// Redraws a video frame by frame, each frame conditioned on the one drawn before.
+///
+/// Reads PNG, JPEG, WebP, GIF, APNG, a folder of frames, Y4M, Y4M on standard input (`-`), and through an installed
+/// ffmpeg MP4, WebM, MOV, /dev/video0, rtsp:// and the rest. Writes GIF, APNG, a folder of PNGs, Y4M, Y4M on standard
+/// output (`-`), and through ffmpeg MP4, WebM, MOV and MKV with the sound of the input. Without an input, a built-in
+/// moving test clip is redrawn. Ctrl-C ends the output after the last whole frame.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  mirage generate --input clip.mp4 --output out.gif
+  mirage generate --input /dev/video0 --output live.mp4 --size 256x144 --stages all
+  ffmpeg -i clip.mp4 -f yuv4mpegpipe - | mirage generate --input - --output - | ffplay -")]
+pub struct Arguments {
+    /// The video: a file, a folder of frames, a camera, an address, or `-` for Y4M on standard input.
+    #[arg(long, short, value_name = "VIDEO")]
+    input: Option<String>,
+    /// What to write: a file, a folder (ending in /), or `-` for Y4M on standard output.
+    #[arg(long, short, value_name = "VIDEO")]
+    output: String,
+    #[command(flatten)]
+    model: ModelOptions,
+    #[command(flatten)]
+    stages: StageOptions,
+    /// Calls of the network for each frame.
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    steps: u16,
+    /// How much is redrawn, from 0 (the input as it is) to 1.
+    #[arg(long, default_value_t = 0.7, value_name = "SHARE")]
+    strength: f64,
+    /// How each frame is drawn.
+    #[arg(long, value_enum, default_value_t = SamplerName::Sequence)]
+    sampler: SamplerName,
+    /// How noise grows over the timesteps; read by every sampler but `sequence`.
+    #[arg(long, value_enum, default_value_t = ScheduleName::Cosine)]
+    schedule: ScheduleName,
+    /// The size that the network draws at, WIDTHxHEIGHT, rounded to what it takes; by default the input's, at most 512.
+    #[arg(long, value_name = "SIZE")]
+    size: Option<Size>,
+    /// What to do with an input of another aspect than --size.
+    #[arg(long, value_enum, default_value_t = FitName::Letterbox)]
+    fit: FitName,
+    /// Seed of the noise: the same seed draws the same bytes.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Frames a second: the rate to read the input at; by default its own.
+    #[arg(long, value_name = "RATE")]
+    fps: Option<FrameRate>,
+    /// Stop after this many frames.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    frames: Option<u64>,
+    /// Share of each new frame in the output, from 0 to 1; the rest stays from the frame before.
+    #[arg(long, default_value_t = 0.8, value_name = "SHARE")]
+    blend: f64,
+    /// Past frames that the context memory keeps; 0 turns it off.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    memory: u8,
+    /// Replace the output if it exists.
+    #[arg(long)]
+    force: bool,
+    /// Print nothing but errors.
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum FitName {
+    /// Keep the whole picture, with bars that are cut off again.
+    Letterbox,
+    /// Fill the size, cutting what stands over.
+    Crop,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum SamplerName {
+    /// As the reference network's project counts a frame: no noise, each call's output feeds the next.
+    Sequence,
+    /// DDIM without fresh noise (eta 0).
+    Ddim,
+    /// DDIM with as much fresh noise as DDPM (eta 1).
+    Ddpm,
+    /// Euler steps over sigmas.
+    Euler,
+    /// Latent consistency sampling.
+    Lcm,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ScheduleName {
+    /// Betas evenly spaced (DDPM).
+    Linear,
+    /// Square roots of the betas evenly spaced (Stable Diffusion).
+    ScaledLinear,
+    /// Signal falling as a squared cosine (improved DDPM).
+    Cosine,
+}
+
+pub fn run(arguments: &Arguments) -> Result<Verdict> {
+    let device = arguments.model.device.open()?;
+    let (set, ops) = arguments.stages.install(&device)?;
+    let mut reader = open(arguments)?;
+    let network: Arc<dyn FrameNetwork> = Arc::new(arguments.model.load(&ops)?);
+
+    let source = (reader.info().width, reader.info().height);
+    let requested = arguments.size.map(|s| (s.width, s.height));
+    let target = network_size(source, network.multiple() as u32, requested)?;
+    let plan = FitPlan::new(source, target, arguments.fit.into())?;
+    let output_size = plan.restored_size();
+    let mut writer = media::create(
+        &arguments.output,
+        &OutputSpec {
+            width: output_size.0,
+            height: output_size.1,
+            frame_rate: reader.info().frame_rate,
+            force: arguments.force,
+            audio_from: arguments.input.clone().filter(|_| reader.info().has_audio),
+        },
+    )?;
+    let mut stream = Stream::new(network, ops, config(arguments))?;
+
+    let stop = stop_on_interrupt()?;
+    let progress = Progress::new(arguments, reader.as_ref());
+    progress.say(&format!(
+        "{} with stages {set} on {}, drawing at {}x{}",
+        arguments.model.model, arguments.model.device, target.0, target.1
+    ));
+    let mut seconds = vec![];
+    let outcome = redraw(&mut *reader, &mut *writer, &mut stream, &plan, arguments.frames, stop, |time| {
+        seconds.push(time.as_secs_f64());
+        progress.step();
+    });
+    progress.close();
+    // whole frames are kept, whatever ended the stream
+    if stream.frames() > 0 {
+        writer.finish()?;
+    }
+    outcome?;
+    ensure!(stream.frames() > 0, "no frame was drawn, nothing was written: the input ended at once");
+    progress.say(&summary(arguments, &mut seconds, &set, stream.ops(), stop.load(Relaxed)));
+    Ok(Verdict::Passed)
+}
+
+/// Frame after frame, until the input ends, enough are drawn or somebody stops it.
+fn redraw(
+    reader: &mut dyn FrameReader,
+    writer: &mut dyn FrameWriter,
+    stream: &mut Stream,
+    plan: &FitPlan,
+    frames: Option<u64>,
+    stop: &AtomicBool,
+    mut done: impl FnMut(Duration),
+) -> Result<()> {
+    stream.ops().probe.set(Mode::Count);
+    while !stop.load(Relaxed) && frames.is_none_or(|n| stream.frames() < n) {
+        let Some(frame) = reader.next_frame()? else { break };
+        let begin = Instant::now();
+        let input = convert::to_tensor(&plan.apply(&frame)?, &stream.ops().device)?;
+        let drawn = convert::to_frame(&stream.step(&input)?, frame.timestamp)?;
+        let restored = plan.restore(&drawn)?;
+        let time = begin.elapsed();
+        writer.write_frame(&restored)?;
+        done(time);
+    }
+    Ok(())
+}
+
+fn open(arguments: &Arguments) -> Result<Box<dyn FrameReader>> {
+    match &arguments.input {
+        Some(input) => Ok(media::open(input, &OpenOptions { frame_rate: arguments.fps })?),
+        None => {
+            let size = arguments.size.unwrap_or(Size { width: 256, height: 144 });
+            let rate = arguments.fps.unwrap_or(FrameRate { numerator: 24, denominator: 1 });
+            let frames = arguments.frames.unwrap_or(TEST_CLIP_FRAMES);
+            Ok(Box::new(TestClip::new(size.width, size.height, rate, Some(frames), arguments.seed)?))
+        }
+    }
+}
+
+fn config(arguments: &Arguments) -> StreamConfig {
+    StreamConfig {
+        sampling: sampling(arguments.sampler, arguments.schedule),
+        steps: arguments.steps.into(),
+        strength: arguments.strength,
+        seed: arguments.seed,
+        memory: MemoryConfig { frames: arguments.memory.into(), every: 8, weight: 0.2 },
+        blend: BlendRule::Fixed(arguments.blend),
+    }
+}
+
+/// A flag that Ctrl-C, a polite kill and a closed terminal set.
+fn stop_on_interrupt() -> Result<&'static AtomicBool> {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    ctrlc::set_handler(|| {
+        // asked twice, it does not wait for the frame to end
+        if STOP.swap(true, Relaxed) {
+            std::process::exit(130);
+        }
+    })
+    .context("cannot listen for Ctrl-C")?;
+    Ok(&STOP)
+}
+
+/// One line about what was done: how many frames, how fast, who ran the ops.
+fn summary(arguments: &Arguments, seconds: &mut [f64], set: &StageSet, ops: &Ops, stopped: bool) -> String {
+    seconds.sort_by(f64::total_cmp);
+    let total: f64 = seconds.iter().sum();
+    let median = seconds[seconds.len() / 2];
+    let mut calls = std::collections::BTreeMap::<&str, u64>::new();
+    for ((_, stage), n) in ops.probe.counts() {
+        *calls.entry(stage).or_default() += n;
+    }
+    let who: Vec<String> = calls.iter().map(|(stage, n)| format!("{stage} {n}")).collect();
+    format!(
+        "{} frames to {}{}: {:.2} frames/s, median {:.1} ms a frame; stages {set}, op calls: {}",
+        seconds.len(),
+        arguments.output,
+        if stopped { " (stopped)" } else { "" },
+        seconds.len() as f64 / total,
+        median * 1e3,
+        who.join(", "),
+    )
+}
+
+/// A bar with the rate and the time left where the number of frames is known, else a count; on standard error.
+struct Progress {
+    bar: ProgressBar,
+    quiet: bool,
+}
+
+impl Progress {
+    fn new(arguments: &Arguments, reader: &dyn FrameReader) -> Self {
+        let total = match (reader.info().frames, arguments.frames) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        let bar = match total {
+            _ if arguments.quiet => ProgressBar::hidden(),
+            Some(total) => ProgressBar::new(total),
+            None => ProgressBar::no_length(),
+        };
+        let template = if total.is_some() {
+            "{bar:32.cyan/blue} {pos}/{len} frames  {per_sec}  {eta} left"
+        } else {
+            "{spinner} {pos} frames  {per_sec}  {elapsed}"
+        };
+        // a template that does not parse leaves the default bar
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            let rate = |state: &indicatif::ProgressState, w: &mut dyn std::fmt::Write| {
+                let _ = write!(w, "{:.1} fps", state.per_sec());
+            };
+            bar.set_style(style.with_key("per_sec", rate).progress_chars("━╸─"));
+        }
+        Self { bar, quiet: arguments.quiet }
+    }
+
+    fn say(&self, line: &str) {
+        if !self.quiet {
+            eprintln!("{line}");
+        }
+    }
+
+    fn step(&self) {
+        self.bar.inc(1);
+    }
+
+    fn close(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl From<FitName> for Fit {
+    fn from(name: FitName) -> Self {
+        match name {
+            FitName::Letterbox => Self::Letterbox,
+            FitName::Crop => Self::Crop,
+        }
+    }
+}
+
+fn sampling(sampler: SamplerName, schedule: ScheduleName) -> Sampling {
+    let betas = match schedule {
+        // the bounds that diffusers and Stable Diffusion use
+        ScheduleName::Linear => BetaSchedule::Linear { start: 1e-4, end: 0.02 },
+        ScheduleName::ScaledLinear => BetaSchedule::ScaledLinear { start: 0.00085, end: 0.012 },
+        ScheduleName::Cosine => BetaSchedule::Cosine,
+    };
+    let sampler = match sampler {
+        SamplerName::Sequence => return Sampling::Sequence,
+        SamplerName::Ddim => Sampler::Ddim { eta: 0.0 },
+        SamplerName::Ddpm => Sampler::Ddim { eta: 1.0 },
+        SamplerName::Euler => Sampler::Euler,
+        SamplerName::Lcm => Sampler::Lcm { original_steps: LCM_ORIGINAL_STEPS },
+    };
+    Sampling::Diffusion(sampler, betas)
+}

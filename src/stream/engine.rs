@@ -3,7 +3,7 @@ use super::blend::BlendRule;
 use super::history::History;
 use super::memory::{Memory, MemoryConfig};
 use super::noise::Noise;
-use crate::diffusion::{Plan, PlanOptions, Prediction, Sampler};
+use crate::diffusion::{BetaSchedule, NoiseSchedule, Plan, Prediction, Sampler, Settings};
 use crate::model::FrameNetwork;
 use crate::ops::Ops;
 use crate::{Error, Result};
@@ -17,7 +17,7 @@ pub enum Sampling {
     /// each output is the next call's previous frame.
     Sequence,
     /// Image to image by a diffusion sampler: noise is added to the frame as `strength` says and then removed.
-    Diffusion(Sampler),
+    Diffusion(Sampler, BetaSchedule),
 }
 
 /// What a stream is set to.
@@ -72,7 +72,7 @@ impl Stream {
             in_unit("blend", share)?;
         }
         let plan = match config.sampling {
-            Sampling::Diffusion(sampler) if config.strength > 0.0 => Some(plan(sampler, &config, timesteps)?),
+            Sampling::Diffusion(sampler, betas) if config.strength > 0.0 => Some(plan(sampler, betas, &config, timesteps)?),
             _ => None,
         };
         let state = State { index: 0, history: History::new(1), memory: Memory::new(config.memory) };
@@ -179,9 +179,33 @@ impl Stream {
         for step in &plan.steps {
             let input = if step.input_scale == 1.0 { x.clone() } else { (&x * step.input_scale)? };
             let output = self.network.call(&self.ops, &input, step.timestep, previous)?;
-            let noise = if step.coefficients.next_from_noise != 0.0 { Some(draw()?) } else { None };
-            x = self.ops.sampler_step(&x, &output, noise.as_ref(), &step.coefficients)?;
+            let noise = if step.next_from_noise != 0.0 { Some(draw()?) } else { None };
+            x = self.ops.sampler_step(&x, &output, noise.as_ref(), step)?;
         }
         Ok(x)
     }
+}
+
+/// The sampler's steps for a network that estimates the frame itself.
+fn plan(sampler: Sampler, betas: BetaSchedule, config: &StreamConfig, timesteps: usize) -> Result<Plan> {
+    let schedule = NoiseSchedule::new(betas, timesteps)?;
+    // an LCM schedule cannot be longer than the network's own
+    let sampler = match sampler {
+        Sampler::Lcm { original_steps } => Sampler::Lcm { original_steps: original_steps.min(timesteps) },
+        other => other,
+    };
+    let settings = Settings {
+        prediction: Prediction::Sample,
+        clip: Some(1.0),
+        strength: config.strength,
+        ..Settings::new(sampler, config.steps)
+    };
+    Ok(Plan::new(&schedule, &settings)?)
+}
+
+fn in_unit(name: &str, value: f64) -> Result<()> {
+    if (0.0..=1.0).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::Stream(format!("{name} {value} is not between 0 and 1")))
 }
