@@ -1,22 +1,20 @@
-//! Schedules and samplers.
-/// One update of a sampler: `x0 = clip(a·x + b·output)`, `next = c·x + d·output + e·x0 + s·noise`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Coefficients {
-    /// a
-    pub x0_from_x: f64,
-    /// b
-    pub x0_from_output: f64,
-    /// Bound of x0 on both sides.
-    pub clip: Option<f64>,
-    /// c
-    pub next_from_x: f64,
-    /// d
-    pub next_from_output: f64,
-    /// e
-    pub next_from_x0: f64,
-    /// s
-    pub next_from_noise: f64,
-}
-/// Stand-in until the samplers land.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {}
+//! Noise schedules and samplers, reduced to a list of numbers per step that a tensor op applies.
+//!
+//! [`Plan::new`] does all the mathematics once, in `f64`: it picks the timesteps and turns the sampler's formula into the
+//! coefficients of one linear form, [`Step`]. Whatever runs the network then needs no schedule, no branch on the sampler and no table.
+
+mod ddim;
+mod error;
+mod euler;
+mod lcm;
+mod sampler;
+mod schedule;
+mod timesteps;
+
+pub use error::Error;
+pub use sampler::{LCM_ORIGINAL_STEPS, Plan, Prediction, Sampler, Settings, Start, Step};
+pub use schedule::{BetaSchedule, MAX_TRAIN_TIMESTEPS, NoiseSchedule};
+pub use timesteps::Spacing;
+
+/// What this module returns.
+pub type Result<T> = std::result::Result<T, Error>;
