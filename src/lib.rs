@@ -13,5 +13,6 @@ pub mod model;
 pub mod ops;
 #[path = "../stages/mod.rs"]
 pub mod stages;
+pub mod stream;
 
 pub use error::{Error, Result};

@@ -2,8 +2,7 @@
 use std::collections::HashMap;
 
 use mirage::diffusion::{
-    BetaSchedule, Error, LCM_ORIGINAL_STEPS, NoiseSchedule, Plan, Prediction, Sampler, Settings,
-    Spacing,
+    BetaSchedule, Error, LCM_ORIGINAL_STEPS, NoiseSchedule, Plan, Prediction, Sampler, Settings, Spacing,
 };
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -86,9 +85,7 @@ impl Case {
             sampler: match self.sampler.as_str() {
                 "ddim" => Sampler::Ddim { eta: self.eta },
                 "euler" => Sampler::Euler,
-                "lcm" => Sampler::Lcm {
-                    original_steps: self.original_steps.unwrap_or(LCM_ORIGINAL_STEPS),
-                },
+                "lcm" => Sampler::Lcm { original_steps: self.original_steps.unwrap_or(LCM_ORIGINAL_STEPS) },
                 other => panic!("{other}"),
             },
             prediction: match self.prediction.as_str() {
@@ -135,15 +132,9 @@ fn alpha_bars_match_diffusers() {
         let stored = golden.alpha_bar.iter().zip(&golden.alpha_bar_float32);
         for (&t, (&wide, &narrow)) in golden.timesteps.iter().zip(stored) {
             let ours = schedule.alpha_bar(t);
-            assert!(
-                (ours / wide - 1.0).abs() < 1e-11,
-                "{name} {t}: {ours} {wide}"
-            );
+            assert!((ours / wide - 1.0).abs() < 1e-11, "{name} {t}: {ours} {wide}");
             // A product of up to 1000 factors, each rounded to float32; the last cosine beta is 1 - 0.001 in float32.
-            assert!(
-                (ours / narrow - 1.0).abs() < 2e-5,
-                "{name} {t}: {ours} {narrow}"
-            );
+            assert!((ours / narrow - 1.0).abs() < 2e-5, "{name} {t}: {ours} {narrow}");
         }
     }
 }
@@ -154,10 +145,7 @@ fn every_number_of_steps_has_the_timesteps_of_diffusers() {
         assert_eq!(sums.len(), 1000);
         for (steps, theirs) in (1..).zip(sums) {
             let timesteps = spacing(&name).timesteps(steps, 1000, 0).unwrap();
-            let ours: f64 = (1..)
-                .zip(timesteps)
-                .map(|(i, t)| f64::from(i) * t.round_ties_even())
-                .sum();
+            let ours: f64 = (1..).zip(timesteps).map(|(i, t)| f64::from(i) * t.round_ties_even()).sum();
             assert_eq!(ours, theirs, "{name}, {steps} steps");
         }
     }
@@ -171,26 +159,17 @@ fn samplers_match_diffusers() {
         let name = case.schedule.as_deref().unwrap_or("scaled_linear");
         let schedule = golden.schedules[name].schedule();
         let plan = Plan::new(&schedule, &case.settings()).unwrap();
-        assert!(
-            near(plan.init_noise_sigma, case.init_noise_sigma, TOLERANCE),
-            "{case:?}"
-        );
+        assert!(near(plan.init_noise_sigma, case.init_noise_sigma, TOLERANCE), "{case:?}");
         if let Some(theirs) = &case.timesteps {
             let ours: Vec<f64> = plan.steps.iter().map(|step| step.timestep).collect();
             assert_eq!(ours.len(), theirs.len(), "{case:?}");
-            assert!(
-                ours.iter().zip(theirs).all(|(a, b)| near(*a, *b, 1e-12)),
-                "{case:?}"
-            );
+            assert!(ours.iter().zip(theirs).all(|(a, b)| near(*a, *b, 1e-12)), "{case:?}");
         }
         for (i, &clean) in golden.clean.iter().enumerate() {
             let ours = trajectory(&plan, clean, i);
             let last = ours.len() - 1;
             assert!(near(ours[0], case.begin[i], TOLERANCE), "{case:?} {ours:?}");
-            assert!(
-                near(ours[last], case.end[i], TOLERANCE),
-                "{case:?} {ours:?}"
-            );
+            assert!(near(ours[last], case.end[i], TOLERANCE), "{case:?} {ours:?}");
             for (ours, theirs) in ours[1..last].iter().zip(&case.between) {
                 assert!(near(*ours, theirs[i], TOLERANCE), "{case:?} {ours}");
             }
@@ -199,11 +178,9 @@ fn samplers_match_diffusers() {
 }
 
 fn any_betas() -> impl Strategy<Value = BetaSchedule> {
-    let ends =
-        (1e-5..1e-2, 1.0..20.0).prop_map(|(start, factor): (f64, f64)| (start, start * factor));
+    let ends = (1e-5..1e-2, 1.0..20.0).prop_map(|(start, factor): (f64, f64)| (start, start * factor));
     prop_oneof![
-        ends.clone()
-            .prop_map(|(start, end)| BetaSchedule::Linear { start, end }),
+        ends.clone().prop_map(|(start, end)| BetaSchedule::Linear { start, end }),
         ends.prop_map(|(start, end)| BetaSchedule::ScaledLinear { start, end }),
         Just(BetaSchedule::Cosine),
     ]
@@ -300,10 +277,7 @@ fn perfect(settings: Settings, signal: f64, noise: f64, clean: f64, gaussian: f6
 }
 
 fn stable_diffusion() -> NoiseSchedule {
-    let betas = BetaSchedule::ScaledLinear {
-        start: 0.00085,
-        end: 0.012,
-    };
+    let betas = BetaSchedule::ScaledLinear { start: 0.00085, end: 0.012 };
     NoiseSchedule::new(betas, 1000).expect("a published schedule")
 }
 
@@ -321,27 +295,12 @@ fn redraw(plan: &Plan, schedule: &NoiseSchedule, settings: Settings, clean: f64)
 #[test]
 fn a_perfect_model_recovers_the_clean_sample() {
     let schedule = stable_diffusion();
-    let lcm = Sampler::Lcm {
-        original_steps: LCM_ORIGINAL_STEPS,
-    };
-    for sampler in [
-        Sampler::Ddim { eta: 0.0 },
-        Sampler::Ddim { eta: 1.0 },
-        Sampler::Euler,
-        lcm,
-    ] {
-        for prediction in [
-            Prediction::Epsilon,
-            Prediction::Sample,
-            Prediction::VPrediction,
-        ] {
+    let lcm = Sampler::Lcm { original_steps: LCM_ORIGINAL_STEPS };
+    for sampler in [Sampler::Ddim { eta: 0.0 }, Sampler::Ddim { eta: 1.0 }, Sampler::Euler, lcm] {
+        for prediction in [Prediction::Epsilon, Prediction::Sample, Prediction::VPrediction] {
             for steps in [1, 2, 4, 20, 50] {
                 for strength in [1.0, 0.5] {
-                    let settings = Settings {
-                        prediction,
-                        strength,
-                        ..Settings::new(sampler, steps)
-                    };
+                    let settings = Settings { prediction, strength, ..Settings::new(sampler, steps) };
                     let Ok(plan) = Plan::new(&schedule, &settings) else {
                         assert!(strength < 1.0);
                         continue;
@@ -365,10 +324,7 @@ fn fresh_noise_is_asked_for_only_where_it_is_used() {
     };
     assert_eq!(weights(Sampler::Ddim { eta: 0.0 }), [0.0; 4]);
     assert_eq!(weights(Sampler::Euler), [0.0; 4]);
-    for sampler in [
-        Sampler::Ddim { eta: 1.0 },
-        Sampler::Lcm { original_steps: 50 },
-    ] {
+    for sampler in [Sampler::Ddim { eta: 1.0 }, Sampler::Lcm { original_steps: 50 }] {
         let weights = weights(sampler);
         assert!(weights[..3].iter().all(|weight| *weight > 0.0));
         assert_eq!(weights[3], 0.0, "the last step ends clean");
@@ -378,21 +334,10 @@ fn fresh_noise_is_asked_for_only_where_it_is_used() {
 #[test]
 fn clipping_bounds_the_clean_sample_for_every_sampler() {
     let schedule = stable_diffusion();
-    for sampler in [
-        Sampler::Ddim { eta: 0.0 },
-        Sampler::Euler,
-        Sampler::Lcm { original_steps: 50 },
-    ] {
-        let settings = Settings {
-            clip: Some(1.0),
-            ..Settings::new(sampler, 3)
-        };
+    for sampler in [Sampler::Ddim { eta: 0.0 }, Sampler::Euler, Sampler::Lcm { original_steps: 50 }] {
+        let settings = Settings { clip: Some(1.0), ..Settings::new(sampler, 3) };
         let plan = Plan::new(&schedule, &settings).unwrap();
-        assert!(
-            plan.steps
-                .iter()
-                .all(|step| step.x0(1e6, -3.0) == 1.0 && step.x0(-1e6, 3.0) == -1.0)
-        );
+        assert!(plan.steps.iter().all(|step| step.x0(1e6, -3.0) == 1.0 && step.x0(-1e6, 3.0) == -1.0));
     }
 }
 
@@ -405,32 +350,16 @@ fn settings_out_of_range_are_errors() {
         assert!(matches!(plan(ddim(eta, 4)), Err(Error::Eta(_))));
     }
     for clip in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-        let settings = Settings {
-            clip: Some(clip),
-            ..ddim(0.0, 4)
-        };
+        let settings = Settings { clip: Some(clip), ..ddim(0.0, 4) };
         assert!(matches!(plan(settings), Err(Error::Clip(_))));
     }
     for steps in [0, 1001, usize::MAX] {
-        for sampler in [
-            Sampler::Ddim { eta: 0.0 },
-            Sampler::Euler,
-            Sampler::Lcm { original_steps: 50 },
-        ] {
+        for sampler in [Sampler::Ddim { eta: 0.0 }, Sampler::Euler, Sampler::Lcm { original_steps: 50 }] {
             let error = plan(Settings::new(sampler, steps)).unwrap_err();
-            assert!(
-                matches!(
-                    error,
-                    Error::Steps { .. } | Error::TooFewLcmTimesteps { .. }
-                ),
-                "{error}"
-            );
+            assert!(matches!(error, Error::Steps { .. } | Error::TooFewLcmTimesteps { .. }), "{error}");
         }
     }
-    let weak = Settings {
-        strength: 0.2,
-        ..ddim(0.0, 4)
-    };
+    let weak = Settings { strength: 0.2, ..ddim(0.0, 4) };
     assert_eq!(
         plan(weak).unwrap_err().to_string(),
         "strength 0.2 of 4 steps leaves no step to run; raise the strength to 0.250 or more, or take more steps"

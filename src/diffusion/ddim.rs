@@ -21,11 +21,7 @@ pub(super) fn plan(schedule: &NoiseSchedule, settings: &Settings, eta: f64) -> R
     let train = schedule.train_timesteps();
     let (timesteps, skipped) = settings.timesteps(train)?;
     let distance = train / settings.steps;
-    let end = if settings.set_alpha_to_one {
-        1.0
-    } else {
-        schedule.alpha_bar(0)
-    };
+    let end = if settings.set_alpha_to_one { 1.0 } else { schedule.alpha_bar(0) };
     let whole = |t: f64| t.round_ties_even() as usize;
 
     let steps = timesteps[skipped..]
@@ -33,30 +29,18 @@ pub(super) fn plan(schedule: &NoiseSchedule, settings: &Settings, eta: f64) -> R
         .map(|&t| {
             let t = whole(t);
             let now = schedule.alpha_bar(t);
-            let then = t
-                .checked_sub(distance)
-                .map_or(end, |t| schedule.alpha_bar(t));
+            let then = t.checked_sub(distance).map_or(end, |t| schedule.alpha_bar(t));
             step(settings, eta, t, now, then)
         })
         .collect();
     let first = schedule.alpha_bar(whole(timesteps[skipped]));
-    Ok(Plan {
-        steps,
-        start: Start {
-            signal: first.sqrt(),
-            noise: (1.0 - first).sqrt(),
-        },
-        init_noise_sigma: 1.0,
-    })
+    Ok(Plan { steps, start: Start { signal: first.sqrt(), noise: (1.0 - first).sqrt() }, init_noise_sigma: 1.0 })
 }
 
 /// The step from timestep `t`, where `now` of the variance is signal, to where `then` of it is.
 fn step(settings: &Settings, eta: f64, t: usize, now: f64, then: f64) -> Step {
     let (signal, noise) = (now.sqrt(), (1.0 - now).sqrt());
-    let fresh = eta
-        * ((1.0 - then) / (1.0 - now) * (1.0 - now / then))
-            .max(0.0)
-            .sqrt();
+    let fresh = eta * ((1.0 - then) / (1.0 - now) * (1.0 - now / then)).max(0.0).sqrt();
     // Rounding can take the difference below zero where eta is 1 and nothing of the old noise stays.
     let kept = (1.0 - then - fresh * fresh).max(0.0).sqrt();
     let (x0_from_x, x0_from_out) = settings.prediction.x0_weights(signal, noise);

@@ -29,9 +29,7 @@ pub enum Error {
         train_timesteps: usize,
     },
     /// More denoising steps than the model has timesteps, or none.
-    #[error(
-        "{steps} denoising steps: must be from 1 to {max}, the number of timesteps to choose from"
-    )]
+    #[error("{steps} denoising steps: must be from 1 to {max}, the number of timesteps to choose from")]
     Steps {
         /// The number asked for.
         steps: usize,
@@ -53,9 +51,7 @@ pub enum Error {
         last: usize,
     },
     /// The strength is not a fraction above zero.
-    #[error(
-        "strength {0}: must be above 0 and at most 1; 1 ignores the input frame, 0.3 keeps most of it"
-    )]
+    #[error("strength {0}: must be above 0 and at most 1; 1 ignores the input frame, 0.3 keeps most of it")]
     Strength(f64),
     /// The strength is so low that no step would run.
     #[error(

@@ -28,10 +28,7 @@ pub(super) fn plan(schedule: &NoiseSchedule, settings: &Settings) -> Result<Plan
         .collect();
     Ok(Plan {
         steps,
-        start: Start {
-            signal: 1.0,
-            noise: sigma(run[0]),
-        },
+        start: Start { signal: 1.0, noise: sigma(run[0]) },
         // Leading spacing starts below the noisiest timestep: there the share of the signal still counts.
         init_noise_sigma: match settings.spacing {
             Spacing::Linspace | Spacing::Trailing => noisiest,

@@ -17,17 +17,8 @@ const SIGMA_DATA: f64 = 0.5;
 /// What a timestep is multiplied by in the boundary condition.
 const TIMESTEP_SCALING: f64 = 10.0;
 
-pub(super) fn plan(
-    schedule: &NoiseSchedule,
-    settings: &Settings,
-    original_steps: usize,
-) -> Result<Plan> {
-    let timesteps = lcm_timesteps(
-        settings.steps,
-        schedule.train_timesteps(),
-        original_steps,
-        settings.strength,
-    )?;
+pub(super) fn plan(schedule: &NoiseSchedule, settings: &Settings, original_steps: usize) -> Result<Plan> {
+    let timesteps = lcm_timesteps(settings.steps, schedule.train_timesteps(), original_steps, settings.strength)?;
     let steps = timesteps
         .iter()
         .enumerate()
@@ -37,14 +28,7 @@ pub(super) fn plan(
         })
         .collect();
     let first = schedule.alpha_bar(timesteps[0]);
-    Ok(Plan {
-        steps,
-        start: Start {
-            signal: first.sqrt(),
-            noise: (1.0 - first).sqrt(),
-        },
-        init_noise_sigma: 1.0,
-    })
+    Ok(Plan { steps, start: Start { signal: first.sqrt(), noise: (1.0 - first).sqrt() }, init_noise_sigma: 1.0 })
 }
 
 /// The step from timestep `t`, where `now` of the variance is signal, to where `then` of it is.
@@ -52,9 +36,7 @@ fn step(settings: &Settings, t: usize, now: f64, then: f64) -> Step {
     let scaled = t as f64 * TIMESTEP_SCALING;
     let c_skip = SIGMA_DATA * SIGMA_DATA / (scaled * scaled + SIGMA_DATA * SIGMA_DATA);
     let c_out = scaled / scaled.hypot(SIGMA_DATA);
-    let (x0_from_x, x0_from_out) = settings
-        .prediction
-        .x0_weights(now.sqrt(), (1.0 - now).sqrt());
+    let (x0_from_x, x0_from_out) = settings.prediction.x0_weights(now.sqrt(), (1.0 - now).sqrt());
     Step {
         timestep: t as f64,
         input_scale: 1.0,

@@ -163,9 +163,7 @@ impl Plan {
 impl Settings {
     /// The timesteps at strength 1, and how many of them to skip at this strength.
     pub(super) fn timesteps(&self, train: usize) -> Result<(Vec<f64>, usize)> {
-        let timesteps = self
-            .spacing
-            .timesteps(self.steps, train, self.steps_offset)?;
+        let timesteps = self.spacing.timesteps(self.steps, train, self.steps_offset)?;
         let skipped = self.steps - steps_to_run(self.steps, self.strength)?;
         Ok((timesteps, skipped))
     }

@@ -49,9 +49,7 @@ impl NoiseSchedule {
         if !(1..=MAX_TRAIN_TIMESTEPS).contains(&train_timesteps) {
             return Err(Error::TrainTimesteps(train_timesteps));
         }
-        if let BetaSchedule::Linear { start, end } | BetaSchedule::ScaledLinear { start, end } =
-            betas
-        {
+        if let BetaSchedule::Linear { start, end } | BetaSchedule::ScaledLinear { start, end } = betas {
             // A NaN fails each comparison and so lands here as well.
             let valid = start > 0.0 && start <= end && end < 1.0;
             if !valid {
@@ -65,10 +63,7 @@ impl NoiseSchedule {
             })
             .collect();
         match alpha_bars.last() {
-            Some(&alpha_bar) if alpha_bar < LEAST_ALPHA_BAR => Err(Error::NoSignalLeft {
-                alpha_bar,
-                train_timesteps,
-            }),
+            Some(&alpha_bar) if alpha_bar < LEAST_ALPHA_BAR => Err(Error::NoSignalLeft { alpha_bar, train_timesteps }),
             _ => Ok(Self { alpha_bars }),
         }
     }
@@ -119,44 +114,23 @@ fn beta(betas: BetaSchedule, t: usize, count: usize) -> f64 {
 mod tests {
     use super::*;
 
-    const LINEAR: BetaSchedule = BetaSchedule::Linear {
-        start: 1e-4,
-        end: 0.02,
-    };
+    const LINEAR: BetaSchedule = BetaSchedule::Linear { start: 1e-4, end: 0.02 };
 
     #[test]
     fn bad_input_is_an_error() {
-        for (start, end) in [
-            (0.0, 0.02),
-            (-1.0, 0.02),
-            (0.1, 1.0),
-            (0.2, 0.1),
-            (f64::NAN, 0.1),
-            (0.1, f64::NAN),
-            (0.1, f64::INFINITY),
-        ] {
-            for betas in [
-                BetaSchedule::Linear { start, end },
-                BetaSchedule::ScaledLinear { start, end },
-            ] {
+        for (start, end) in
+            [(0.0, 0.02), (-1.0, 0.02), (0.1, 1.0), (0.2, 0.1), (f64::NAN, 0.1), (0.1, f64::NAN), (0.1, f64::INFINITY)]
+        {
+            for betas in [BetaSchedule::Linear { start, end }, BetaSchedule::ScaledLinear { start, end }] {
                 let error = NoiseSchedule::new(betas, 10).unwrap_err();
                 assert!(matches!(error, Error::Betas { .. }), "{error}");
             }
         }
         for count in [0, MAX_TRAIN_TIMESTEPS + 1, usize::MAX] {
-            assert_eq!(
-                NoiseSchedule::new(LINEAR, count),
-                Err(Error::TrainTimesteps(count))
-            );
+            assert_eq!(NoiseSchedule::new(LINEAR, count), Err(Error::TrainTimesteps(count)));
         }
-        let flood = BetaSchedule::Linear {
-            start: 0.5,
-            end: 0.9,
-        };
-        assert!(matches!(
-            NoiseSchedule::new(flood, 1000),
-            Err(Error::NoSignalLeft { .. })
-        ));
+        let flood = BetaSchedule::Linear { start: 0.5, end: 0.9 };
+        assert!(matches!(NoiseSchedule::new(flood, 1000), Err(Error::NoSignalLeft { .. })));
     }
 
     #[test]
@@ -169,9 +143,7 @@ mod tests {
     fn alpha_bar_decreases_inside_zero_and_one() {
         for betas in [LINEAR, BetaSchedule::Cosine] {
             for count in [1, 2, 3, 50, 1000] {
-                let Ok(schedule) = NoiseSchedule::new(betas, count) else {
-                    panic!("{betas:?} {count}")
-                };
+                let Ok(schedule) = NoiseSchedule::new(betas, count) else { panic!("{betas:?} {count}") };
                 let bars: Vec<f64> = (0..count).map(|t| schedule.alpha_bar(t)).collect();
                 assert!(bars.iter().all(|bar| *bar > 0.0 && *bar < 1.0));
                 assert!(bars.windows(2).all(|pair| pair[0] > pair[1]));

@@ -14,13 +14,7 @@ pub trait SamplerStep: Send + Sync {
 
 impl Ops {
     /// Moves `x` one step of the sampler along, given what the network made of it.
-    pub fn sampler_step(
-        &self,
-        x: &Tensor,
-        output: &Tensor,
-        noise: Option<&Tensor>,
-        step: &Step,
-    ) -> Result<Tensor> {
+    pub fn sampler_step(&self, x: &Tensor, output: &Tensor, noise: Option<&Tensor>, step: &Step) -> Result<Tensor> {
         let moved =
             |y: &Tensor| (10 * y.elem_count() as u64, bytes(x) + bytes(output) + noise.map_or(0, bytes) + bytes(y));
         let call = Call { op: Op::SamplerStep, site: "sampler", stage: self.sampler_step.stage() };

@@ -72,7 +72,9 @@ impl Stream {
             in_unit("blend", share)?;
         }
         let plan = match config.sampling {
-            Sampling::Diffusion(sampler, betas) if config.strength > 0.0 => Some(plan(sampler, betas, &config, timesteps)?),
+            Sampling::Diffusion(sampler, betas) if config.strength > 0.0 => {
+                Some(plan(sampler, betas, &config, timesteps)?)
+            }
             _ => None,
         };
         let state = State { index: 0, history: History::new(1), memory: Memory::new(config.memory) };

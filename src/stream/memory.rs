@@ -67,7 +67,8 @@ impl Memory {
             Tensor::cat(&all, 1)?.unsqueeze(1) // (b, 1 head, frames * patches, values)
         };
         let queries = features(&cut(frame)?)?.unsqueeze(1)?;
-        let read = ops.attention("stream.memory", &queries, &column(|e| &e.keys)?, &column(|e| &e.patches)?, SHARPNESS)?;
+        let read =
+            ops.attention("stream.memory", &queries, &column(|e| &e.keys)?, &column(|e| &e.patches)?, SHARPNESS)?;
         let recalled = paste(&read.squeeze(1)?, c, h, w)?;
         Ok((frame + ((recalled - frame)? * self.config.weight)?)?)
     }

@@ -1,0 +1,243 @@
+//! The command line as a user meets it: what works, and what is refused in which words.
+use assert_cmd::Command;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/mirage_hello_base16_b1_32x32.safetensors");
+
+fn mirage(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mirage"));
+    command.args(arguments);
+    command
+}
+
+/// Runs it, expects exit code 2, and gives what it said.
+fn refusal(arguments: &[&str]) -> String {
+    let output = mirage(arguments).assert().code(2).get_output().clone();
+    let said = String::from_utf8(output.stderr).expect("messages are UTF-8");
+    assert!(!said.contains("panicked"), "{said}");
+    said
+}
+
+fn path(folder: &tempfile::TempDir, name: &str) -> String {
+    folder.path().join(name).display().to_string()
+}
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary folder can be made")
+}
+
+/// A safetensors file with this header text and this much data.
+fn safetensors(folder: &tempfile::TempDir, name: &str, length: u64, header: &str, data: usize) -> String {
+    let path = folder.path().join(name);
+    let mut bytes = length.to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    bytes.extend(vec![0; data]);
+    fs::write(&path, bytes).expect("a temporary file can be written");
+    path.display().to_string()
+}
+
+fn frames_in(folder: &Path) -> Vec<PathBuf> {
+    let mut names: Vec<_> = fs::read_dir(folder).expect("the folder exists").flatten().map(|e| e.path()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn the_test_clip_is_redrawn_the_same_each_time() {
+    let dir = folder();
+    for name in ["a.gif", "b.gif"] {
+        let output = path(&dir, name);
+        mirage(&["generate", "--output", &output, "--frames", "4", "--size", "64x48", "--seed", "7"])
+            .assert()
+            .success();
+    }
+    let (a, b) = (fs::read(path(&dir, "a.gif")), fs::read(path(&dir, "b.gif")));
+    let a = a.expect("the first was written");
+    assert!(a.starts_with(b"GIF89a"));
+    assert_eq!(a, b.expect("the second was written"));
+}
+
+#[test]
+fn every_sampler_and_stage_redraws() {
+    let dir = folder();
+    for sampler in ["sequence", "ddim", "ddpm", "euler", "lcm"] {
+        for stages in ["none", "all"] {
+            let output = path(&dir, &format!("{sampler}-{stages}/"));
+            let arguments = ["generate", "--output", &output, "--frames", "2", "--size", "32x32", "--sampler", sampler];
+            mirage(&[&arguments[..], &["--stages", stages, "--memory", "2"]].concat()).assert().success();
+            assert_eq!(frames_in(Path::new(&output)).len(), 2, "{sampler} {stages}");
+        }
+    }
+}
+
+#[test]
+fn an_output_that_exists_is_left_alone_unless_forced() {
+    let dir = folder();
+    let output = path(&dir, "out.gif");
+    fs::write(&output, "mine").expect("a temporary file can be written");
+    let arguments = ["generate", "--output", &output, "--frames", "1", "--size", "32x32"];
+    let said = refusal(&arguments);
+    assert!(said.contains("out.gif") && said.contains("--force"), "{said}");
+    assert_eq!(fs::read(&output).expect("it is still there"), b"mine");
+    mirage(&[&arguments[..], &["--force"]].concat()).assert().success();
+    assert!(fs::read(&output).expect("it was replaced").starts_with(b"GIF89a"));
+}
+
+#[test]
+fn input_that_cannot_be_read_is_named() {
+    let dir = folder();
+    let output = path(&dir, "out.gif");
+    let generate = |input: &str| refusal(&["generate", "--input", input, "--output", &output, "--size", "32x32"]);
+    let missing = path(&dir, "missing.gif");
+    assert!(generate(&missing).contains("missing.gif"));
+    let empty = path(&dir, "empty.gif");
+    fs::write(&empty, "").expect("a temporary file can be written");
+    assert!(generate(&empty).contains("empty.gif"));
+    let no_frames = path(&dir, "no-frames");
+    fs::create_dir(&no_frames).expect("a temporary folder can be made");
+    assert!(generate(&no_frames).contains("no-frames"));
+    assert!(!Path::new(&output).exists(), "nothing is written when there is nothing to draw");
+}
+
+#[test]
+fn misspelt_names_get_the_nearest_one() {
+    let stages = refusal(&["generate", "--output", "x.gif", "--stages", "flash-atn"]);
+    assert!(stages.contains("flash-attn"), "{stages}");
+    let model = refusal(&["generate", "--output", "x.gif", "--model", "reference-tinny"]);
+    assert!(model.contains("reference-tiny"), "{model}");
+    let device = refusal(&["generate", "--output", "x.gif", "--device", "gpu"]);
+    assert!(device.contains("cuda:NUMBER"), "{device}");
+}
+
+#[test]
+fn stages_that_cannot_run_say_why() {
+    let said = refusal(&["generate", "--output", "x.gif", "--stages", "custom-ptx"]);
+    assert!(said.contains("--features custom-ptx") || said.contains("NVIDIA"), "{said}");
+    let said = refusal(&["generate", "--output", "x.gif", "--device", "cuda"]);
+    assert!(said.contains("--features cuda") || said.contains("cannot be used"), "{said}");
+}
+
+#[test]
+fn eval_draws_what_the_golden_file_holds() {
+    let dir = folder();
+    let output = path(&dir, "drawn.safetensors");
+    let arguments = ["eval", "--model", "reference", "--base-channels", "16", "--inputs", GOLDEN, "--output", &output];
+    mirage(&arguments).args(["--stages", "fused-ops"]).assert().success();
+    let load = |path: &str| candle_core::safetensors::load(path, &candle_core::Device::Cpu).expect("a readable file");
+    let (drawn, golden) = (load(&output), load(GOLDEN));
+    for name in ["step_t25", "sequence"] {
+        assert_eq!(drawn[name].dims(), golden[name].dims());
+        let error = mirage::ops::cases::largest_difference(&drawn[name], &golden[name]).expect("shapes agree");
+        assert!(error < 1e-3, "{name}: {error}");
+    }
+    assert!(refusal(&arguments).contains("--force"));
+}
+
+#[test]
+fn hostile_weights_are_refused_in_words() {
+    let dir = folder();
+    let output = path(&dir, "out.gif");
+    let load =
+        |file: &str| refusal(&["generate", "--output", &output, "--weights", file, "--size", "32x32", "--frames", "1"]);
+
+    let missing = path(&dir, "missing.safetensors");
+    assert!(load(&missing).contains("missing.safetensors"));
+    for (name, length, header, data) in [
+        ("empty", 0, "", 0),
+        ("long", u64::MAX, "{}", 0),
+        ("longer-than-the-file", 1 << 20, "{}", 0),
+        ("not-json", 2, "{{", 0),
+        ("outside", 55, r#"{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}"#, 8),
+        ("backwards", 55, r#"{"a":{"dtype":"F32","shape":[4],"data_offsets":[16,0]}}"#, 16),
+        ("huge-shape", 73, r#"{"a":{"dtype":"F32","shape":[9999999999,9999999999],"data_offsets":[0,16]}}"#, 16),
+    ] {
+        let said = load(&safetensors(&dir, &format!("{name}.safetensors"), length, header, data));
+        assert!(said.contains(&format!("{name}.safetensors")), "{said}");
+    }
+    let foreign = load(GOLDEN);
+    assert!(foreign.contains("missing (") && foreign.contains("unused ("), "{foreign}");
+    assert!(foreign.contains("temporal_processor") && foreign.contains("step_t25"), "{foreign}");
+    assert!(!Path::new(&output).exists());
+}
+
+#[test]
+fn weights_that_are_not_numbers_name_the_tensor() {
+    let dir = folder();
+    let file = dir.path().join("nan.safetensors");
+    let mut tensors = std::collections::HashMap::new();
+    for p in (mirage::model::ModelSpec { base: 16 }).parameters().expect("16 channels are possible") {
+        let t = candle_core::Tensor::zeros(p.shape.clone(), candle_core::DType::F16, &candle_core::Device::Cpu);
+        tensors.insert(p.name, t.expect("zeros can be made"));
+    }
+    let bad = "unets.1.dec2.conv_layers.3.bias";
+    let nan = candle_core::Tensor::full(f32::NAN, tensors[bad].shape(), &candle_core::Device::Cpu);
+    tensors.insert(bad.into(), nan.expect("a tensor can be made"));
+    candle_core::safetensors::save(&tensors, &file).expect("a temporary file can be written");
+    let file = file.display().to_string();
+    let said = refusal(&["generate", "--output", &path(&dir, "o.gif"), "--weights", &file, "--size", "32x32"]);
+    assert!(said.contains(bad) && said.contains("NaN"), "{said}");
+}
+
+#[test]
+fn models_are_listed_with_their_parameters() {
+    let output = mirage(&["models"]).assert().success().get_output().clone();
+    let said = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(said.contains("880,258,653") && said.contains("reference-tiny"), "{said}");
+    let json = mirage(&["models", "--json"]).assert().success().get_output().clone();
+    let list: serde_json::Value = serde_json::from_slice(&json.stdout).expect("it is JSON");
+    assert_eq!(list[2]["parameters"], 880_258_653);
+}
+
+#[test]
+fn help_has_an_example_for_every_command() {
+    let output = mirage(&["--help"]).assert().success().get_output().clone();
+    let help = String::from_utf8(output.stdout).expect("UTF-8");
+    for command in ["generate", "bench", "profile", "validate", "eval", "models", "completions", "man"] {
+        assert!(help.contains(command), "{command} is not in the help");
+        let output = mirage(&[command, "--help"]).assert().success().get_output().clone();
+        let help = String::from_utf8(output.stdout).expect("UTF-8");
+        assert!(help.contains(&format!("mirage {command}")) && help.contains("Example"), "{command} has no example");
+    }
+}
+
+#[test]
+fn the_version_says_what_was_built() {
+    let output = mirage(&["--version"]).assert().success().get_output().clone();
+    let said = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(said.contains("fp16") && said.contains("custom-ptx") && said.contains("built for"), "{said}");
+}
+
+#[test]
+fn completions_and_man_pages_are_whole() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let output = mirage(&["completions", shell]).assert().success().get_output().clone();
+        assert!(String::from_utf8_lossy(&output.stdout).contains("generate"), "{shell}");
+    }
+    let dir = folder();
+    mirage(&["man", "--output", &path(&dir, "man")]).assert().success();
+    let pages = frames_in(&dir.path().join("man"));
+    assert!(pages.iter().any(|p| p.ends_with("mirage-generate.1")), "{pages:?}");
+}
+
+#[test]
+fn profile_accounts_for_every_layer() {
+    let dir = folder();
+    let trace = path(&dir, "trace.json");
+    let arguments = ["profile", "--size", "32x32", "--calls", "1", "--stages", "all", "--trace", &trace];
+    let output = mirage(&arguments).assert().success().get_output().clone();
+    let said = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(said.contains("conv2d") && said.contains("Peak memory"), "{said}");
+    let trace: serde_json::Value =
+        serde_json::from_slice(&fs::read(&trace).expect("it was written")).expect("it is JSON");
+    assert!(trace["traceEvents"].as_array().is_some_and(|events| events.len() > 150));
+}
+
+#[test]
+fn validate_passes_and_advises() {
+    let output = mirage(&["validate", "--stages", "all", "--seed", "5"]).assert().success().get_output().clone();
+    let said = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(said.contains("cases agree"), "{said}");
+    assert!(said.contains("unets.0.enc1.conv_layers.0") && said.contains("pad to 8 input channels"), "{said}");
+    assert!(!said.contains("WRONG"), "{said}");
+}
