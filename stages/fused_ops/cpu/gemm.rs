@@ -99,6 +99,15 @@ impl<'a> Product<'a> {
             Feed::Columns
         };
         let units = weights.units();
+        // A few tasks more than fit evenly on the threads would leave some idle at the end.
+        let balanced = |regions: usize, most: usize, samples: usize| {
+            (regions..=most.min(regions + threads))
+                .find(|regions| {
+                    let tasks = regions * samples;
+                    tasks < threads || tasks % threads == 0 || tasks >= 8 * threads
+                })
+                .unwrap_or(regions)
+        };
         let (pitch, region_rows, regions) = match feed {
             Feed::Window => {
                 let pitch =
@@ -108,12 +117,16 @@ impl<'a> Product<'a> {
                 let rows =
                     (WINDOW_VALUES / (columns * pitch)).saturating_sub(halo) / geometry.stride;
                 let rows = rows.min(WINDOW_PIXELS / geometry.out_width).max(1);
-                let regions = geometry.out_height.div_ceil(rows);
+                let regions = balanced(
+                    geometry.out_height.div_ceil(rows),
+                    geometry.out_height,
+                    geometry.batch,
+                );
                 let rows = geometry.out_height.div_ceil(regions);
                 (pitch, rows, geometry.out_height.div_ceil(rows))
             }
             Feed::InPlace | Feed::Columns => {
-                let regions = rows.div_ceil(ROWS_PER_REGION);
+                let regions = balanced(rows.div_ceil(ROWS_PER_REGION), rows.div_ceil(MAX_ROWS), 1);
                 let region_rows = rows.div_ceil(regions).next_multiple_of(MAX_ROWS);
                 let pitch = if feed == Feed::InPlace {
                     image.channels
