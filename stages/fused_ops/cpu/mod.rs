@@ -1,8 +1,8 @@
 //! Convolution and linear layers on the CPU: channels-last, packed weights, fused epilogues.
 //!
 //! Works on plain slices. A convolution is a matrix product of image rows and packed weights
-//! (implicit GEMM): the kernels in [`microkernel`] hold a tile of sums in registers, [`gemm`] cuts the
-//! work for caches and threads, [`epilogue`] finishes a tile before it is stored.
+//! (implicit GEMM): the kernels in `microkernel` hold a tile of sums in registers, `gemm` cuts the
+//! work for caches and threads, `epilogue` finishes a tile before it is stored.
 
 mod activation;
 mod conv2d;
