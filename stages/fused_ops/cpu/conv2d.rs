@@ -4,8 +4,9 @@ use super::epilogue::{Epilogue, Finish, Target};
 use super::error::{KernelError, expect_length, expect_nonzero, product};
 use super::gather::{Geometry, Image, NhwcInput};
 use super::gemm::Product;
-use super::pack::PackedWeights;
+use super::pack::{Method, PackedWeights};
 use super::values::{Values, ValuesMut};
+use super::winograd::{self, Winograd};
 
 /// Sizes of a convolution's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +69,12 @@ pub fn conv2d_output_size(
 ///
 /// Inputs and output are channels-last. The inputs are read as if concatenated along the channels,
 /// in order; nothing is materialised. The output is `(batch, out height, out width, outputs)`.
-/// NaN and infinity go through as in the plain formula; sums are f32 whatever the storage.
+/// Sums are f32 whatever the storage. NaN and infinity go through as in the plain formula.
+///
+/// 3x3 kernels at stride 1 with enough channels and pixels run by Winograd's F(2x2, 3x3), unless the
+/// weights ask for [`Method::Direct`]: it errs by less than 1e-5 of the output's largest magnitude,
+/// and what is not finite spreads to all four pixels of a 2x2 tile, an infinity as NaN.
+///
 /// Runs on rayon's current pool.
 ///
 /// # Errors
@@ -222,6 +228,12 @@ fn multiply(
     };
     // SAFETY: `output` was checked to hold every value of the output shape, and its exclusive
     // borrow lasts until this function returns.
-    unsafe { Product::new(&image, weights, &finish).run() };
+    unsafe {
+        if weights.method == Method::Auto && winograd::fits(&image, weights) {
+            Winograd::new(&image, weights, &finish).run();
+        } else {
+            Product::new(&image, weights, &finish).run();
+        }
+    }
     Ok(())
 }

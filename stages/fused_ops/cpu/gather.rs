@@ -57,12 +57,13 @@ impl Image<'_> {
         }
     }
 
-    /// Copies the input under a stretch of output rows, with the padding written out as zeros:
-    /// `(rows, columns, pitch)`, where `pitch >= channels` and what lies between is not written.
+    /// Copies a window of the padded image, whose first pixel is `origin` (row, column), with the
+    /// padding written out as zeros: `(rows, columns, pitch)`, where `pitch >= channels` and what
+    /// lies between is not written.
     pub(super) fn window(
         &self,
         sample: usize,
-        first_out_row: usize,
+        origin: [usize; 2],
         [rows, columns]: [usize; 2],
         pitch: usize,
         target: &mut [f32],
@@ -70,26 +71,29 @@ impl Image<'_> {
         let Geometry {
             height,
             width,
-            stride,
             padding,
             ..
         } = self.geometry;
         let channels = self.channels;
         // Columns of the window that lie inside of the image.
-        let inside = padding.min(columns)..columns.min(padding + width);
+        let start = padding.saturating_sub(origin[1]).min(columns);
+        let inside = start
+            ..columns
+                .min((padding + width).saturating_sub(origin[1]))
+                .max(start);
         for (row, line) in target
             .chunks_exact_mut(columns * pitch)
             .take(rows)
             .enumerate()
         {
-            let y = (first_out_row * stride + row).wrapping_sub(padding);
-            if y >= height {
+            let y = (origin[0] + row).wrapping_sub(padding);
+            if y >= height || inside.is_empty() {
                 line.fill(0.0);
                 continue;
             }
             line[..inside.start * pitch].fill(0.0);
             line[inside.end * pitch..].fill(0.0);
-            let first_pixel = (sample * height + y) * width + inside.start - padding;
+            let first_pixel = (sample * height + y) * width + origin[1] + inside.start - padding;
             let line = &mut line[inside.start * pitch..inside.end * pitch];
             if let ([input], true) = (self.inputs, pitch == channels) {
                 input.values.widen(first_pixel * channels, line);

@@ -4,10 +4,9 @@ use super::epilogue::{Finish, Tile};
 use super::gather::Image;
 use super::microkernel::{MAX_COLUMNS, MAX_ROWS, Run};
 use super::pack::{PackedWeights, Panel};
+use super::tasks::{Scratch, run_tasks};
 use super::values::{AlignedBuffer, Values};
-use std::cell::RefCell;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Rows of the output that a task works on when they need no window.
 const ROWS_PER_REGION: usize = 16 * MAX_ROWS;
@@ -19,8 +18,6 @@ const WINDOW_PIXELS: usize = 2048;
 const SUMS_VALUES: usize = 128 * 1024;
 /// From this width on, a tile reads pixels where they lie in the window and needs no im2col.
 const WINDOW_WIDTH: usize = 12;
-/// Multiply-adds below which waking another thread costs more than it saves.
-const WORTH_A_THREAD: usize = 1 << 20;
 
 /// How the left operand reaches the kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,23 +28,6 @@ enum Feed {
     Columns,
     /// A window of the padded image, copied once; each tile lies in one output row.
     Window,
-}
-
-/// What one thread needs besides its arguments; kept between calls.
-struct Scratch {
-    left: AlignedBuffer<f32>,
-    sums: AlignedBuffer<f32>,
-    panel: AlignedBuffer<f32>,
-    runs: Vec<Run>,
-}
-
-thread_local! {
-    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch {
-        left: AlignedBuffer::new(),
-        sums: AlignedBuffer::new(),
-        panel: AlignedBuffer::new(),
-        runs: Vec::new(),
-    }) };
 }
 
 /// One call: operands, epilogue, and how it is cut.
@@ -171,40 +151,15 @@ impl<'a> Product<'a> {
             _ => 1,
         };
         let tasks = samples * self.regions * self.groups;
-        let next = AtomicUsize::new(0);
-        let work = || {
-            SCRATCH.with_borrow_mut(|scratch| {
-                let mut packed = None;
-                loop {
-                    let task = next.fetch_add(1, Ordering::Relaxed);
-                    if task >= tasks {
-                        break;
-                    }
-                    // SAFETY: the caller's promise; tasks differ in their rows or their columns.
-                    unsafe {
-                        self.task(task / self.groups, task % self.groups, scratch, &mut packed)
-                    }
-                }
-            });
-        };
         let rows = geometry.batch * geometry.out_height * geometry.out_width;
         let inner = self.image.channels * geometry.kernel[0] * geometry.kernel[1];
-        let work_done = rows
+        let work = rows
             .saturating_mul(inner)
             .saturating_mul(self.weights.outputs);
-        let threads = rayon::current_num_threads()
-            .min(tasks)
-            .min(work_done / WORTH_A_THREAD);
-        if threads <= 1 {
-            work();
-        } else {
-            rayon::scope(|scope| {
-                for _ in 1..threads {
-                    scope.spawn(|_| work());
-                }
-                work();
-            });
-        }
+        run_tasks(tasks, work, |task, scratch, packed| {
+            // SAFETY: the caller's promise; tasks differ in their rows or their columns.
+            unsafe { self.task(task / self.groups, task % self.groups, scratch, packed) }
+        });
     }
 
     /// One region by one group of panels. `packed` names the region whose window is in scratch.
@@ -240,6 +195,7 @@ impl<'a> Product<'a> {
             sums,
             panel,
             runs,
+            ..
         } = scratch;
         let (sums, panel) = (sums.as_mut_slice(), panel.as_mut_slice());
         // SAFETY (all three calls of `block`): the left operand covers what `region` and `runs`
@@ -329,7 +285,7 @@ impl<'a> Product<'a> {
         left.reserve(rows * columns * self.pitch);
         self.image.window(
             index / self.regions,
-            index % self.regions * self.region_rows,
+            [index % self.regions * self.region_rows * geometry.stride, 0],
             [rows, columns],
             self.pitch,
             left.as_mut_slice(),

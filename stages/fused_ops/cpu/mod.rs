@@ -13,14 +13,17 @@ mod gemm;
 mod isa;
 mod microkernel;
 mod pack;
+mod tasks;
 #[cfg(test)]
 mod tests;
+mod transform;
 mod values;
+mod winograd;
 
 pub use conv2d::{ImageSize, Walk, conv2d, conv2d_output_size, linear};
 pub use epilogue::{Activation, Epilogue};
 pub use error::KernelError;
 pub use gather::NhwcInput;
 pub use isa::Isa;
-pub use pack::{BatchNorm, PackedWeights, Storage, fold_batch_norm};
+pub use pack::{BatchNorm, Method, PackedWeights, Storage, fold_batch_norm};
 pub use values::{Values, ValuesMut};

@@ -32,6 +32,16 @@ pub(super) enum Panel<'a> {
 /// tiles after the first read it from near caches.
 const LONGEST_BLOCK: usize = 384;
 
+/// How a convolution is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Method {
+    /// Winograd where it fits and pays, else direct.
+    #[default]
+    Auto,
+    /// Every product of the definition, each summed in f32.
+    Direct,
+}
+
 /// The weights of a convolution or linear layer, packed for one instruction set.
 ///
 /// The inner dimension (kernel row, kernel column, input channel) is cut into blocks of equal
@@ -52,6 +62,7 @@ pub struct PackedWeights {
     inner: usize,
     /// Length of each block but the last, which may be shorter.
     block: usize,
+    pub(super) method: Method,
     data: Data,
 }
 
@@ -152,6 +163,7 @@ impl PackedWeights {
             parts,
             inner,
             block: inner.div_ceil(inner.div_ceil(LONGEST_BLOCK)),
+            method: Method::Auto,
             data: Data::F32(AlignedBuffer::new()),
         };
         let total = product(WHAT, &[packed.padded_columns(), inner])?;
@@ -202,6 +214,13 @@ impl PackedWeights {
                     }
                 }
             });
+    }
+
+    /// The same weights, to be used by the method given.
+    #[must_use]
+    pub fn with_method(mut self, method: Method) -> Self {
+        self.method = method;
+        self
     }
 
     /// Bytes that the packed weights take.
@@ -270,6 +289,40 @@ impl PackedWeights {
     fn panel_start(&self, unit: usize, part: usize, length: usize) -> usize {
         let (start, width) = self.unit_columns(unit);
         (start * self.parts + part * width) * length
+    }
+
+    /// `(channel, column)` of one panel at one place of the kernel, for the channels
+    /// `first..first + length`: where they lie, or in `target` if they are half or lie in two blocks.
+    pub(super) fn tap_rows<'a>(
+        &'a self,
+        unit: usize,
+        tap: usize,
+        first: usize,
+        length: usize,
+        target: &'a mut [f32],
+    ) -> &'a [f32] {
+        let (_, width) = self.unit_columns(unit);
+        let mut done = 0;
+        while done < length {
+            let inner = tap * self.channels + first + done;
+            let block = inner / self.block;
+            let (start, block_length) = self.block_range(block);
+            let rows = (inner - start) * width;
+            let count = (start + block_length - inner).min(length - done);
+            let target = &mut target[done * width..(done + count) * width];
+            match self.panel(block, unit, 0) {
+                Panel::F32(panel) if count == length => {
+                    return &panel[rows..rows + count * width];
+                }
+                Panel::F32(panel) => target.copy_from_slice(&panel[rows..rows + count * width]),
+                // SAFETY: weights are packed only for an available instruction set.
+                Panel::F16(panel) => unsafe {
+                    (self.isa.kernels().widen)(&panel[rows..rows + count * width], target);
+                },
+            }
+            done += count;
+        }
+        &target[..length * width]
     }
 
     /// The weights of one panel in one block, `(inner index, column)`.

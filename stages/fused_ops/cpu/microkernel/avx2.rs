@@ -98,4 +98,5 @@ pub(in super::super) static KERNELS: KernelSet = KernelSet {
     ],
     finish: super::super::epilogue::finish_avx2,
     widen,
+    transforms: &super::super::transform::avx2::TRANSFORMS,
 };

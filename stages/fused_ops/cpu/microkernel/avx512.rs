@@ -163,4 +163,5 @@ pub(in super::super) static KERNELS: KernelSet = KernelSet {
     ],
     finish: super::super::epilogue::finish_avx512,
     widen,
+    transforms: &super::super::transform::avx512::TRANSFORMS,
 };

@@ -7,6 +7,7 @@ pub(super) mod avx512;
 pub(super) mod portable;
 
 use super::epilogue::FinishTile;
+use super::transform::Transforms;
 use half::f16;
 
 /// The most rows that a tile of any instruction set has.
@@ -53,4 +54,6 @@ pub(super) struct KernelSet {
     pub(super) finish: FinishTile,
     /// Converts a panel of weights. Safety: the instruction set is available.
     pub(super) widen: unsafe fn(&[f16], &mut [f32]),
+    /// Winograd's transforms.
+    pub(super) transforms: &'static Transforms,
 }

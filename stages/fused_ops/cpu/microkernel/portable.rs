@@ -87,4 +87,5 @@ pub(in super::super) static KERNELS: KernelSet = KernelSet {
     ],
     finish: super::super::epilogue::finish_portable,
     widen,
+    transforms: &super::super::transform::portable::TRANSFORMS,
 };
