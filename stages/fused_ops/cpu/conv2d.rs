@@ -1,6 +1,6 @@
 //! Convolution and linear layer with a fused epilogue, on slices: arguments are checked here, once.
 
-use super::epilogue::{Epilogue, Finish, Target};
+use super::epilogue::{Activation, Epilogue, Finish, Target};
 use super::error::{KernelError, expect_length, expect_nonzero, product};
 use super::gather::{Geometry, Image, NhwcInput};
 use super::gemm::Product;
@@ -101,11 +101,11 @@ pub fn conv2d(
 /// [`PackedWeights::from_geglu`] `output = (value + bias) · gelu(gate + bias) + residual`.
 ///
 /// `shape` is `(batch, tokens)`; the input has `batch · tokens` rows of the weights' input channels.
-/// In GEGLU the bias has `2 · outputs` values, first the value half, then the gate half, and an
-/// activation or shift, if given, applies to the value half.
+/// In GEGLU the bias has `2 · outputs` values, first the value half, then the gate half; a shift is
+/// added to the value half.
 ///
 /// # Errors
-/// As [`conv2d`].
+/// As [`conv2d`], and an activation besides GEGLU's own.
 pub fn linear(
     input: Values<'_>,
     [batch, tokens]: [usize; 2],
@@ -117,6 +117,12 @@ pub fn linear(
         return Err(KernelError::Shape {
             what: "linear weights",
             reason: format!("they were packed for a {:?} convolution", weights.kernel),
+        });
+    }
+    if weights.parts == 2 && epilogue.activation != Activation::None {
+        return Err(KernelError::Shape {
+            what: "linear epilogue",
+            reason: "GEGLU is an activation by itself; ask for Activation::None".to_owned(),
         });
     }
     let inputs = [NhwcInput {

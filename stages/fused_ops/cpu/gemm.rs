@@ -399,11 +399,9 @@ impl<'a> Product<'a> {
                     }
                 }
                 if last {
-                    let sums = &mut sums[place..];
-                    let (value, gate) = sums.split_at_mut(pitch.min(sums.len()));
                     let tile = Tile {
-                        sums: &mut value[..rows * width],
-                        gate: (parts == 2).then(|| &mut gate[..rows * width]),
+                        sums: &sums[place..][..rows * width],
+                        gate: (parts == 2).then(|| &sums[place + pitch..][..rows * width]),
                         width,
                         columns,
                         first_row: region.first_row + row,

@@ -134,7 +134,10 @@ fn check(isa: Isa, seed: u64) {
     let residual = random
         .flag()
         .then(|| Stored::new(random.values(pixels * outputs), in_half));
-    let activation = random.pick(&[Activation::None, Activation::Silu, Activation::Gelu]);
+    let activation = match gated {
+        true => Activation::None,
+        false => random.pick(&[Activation::None, Activation::Silu, Activation::Gelu]),
+    };
     let epilogue = Epilogue {
         bias: bias.as_deref(),
         shift: shift.as_deref(),

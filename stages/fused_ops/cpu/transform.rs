@@ -15,13 +15,13 @@ pub(super) const ELEMENTS: usize = 16;
 pub(super) type TransformInput =
     unsafe fn(pixels: &[*const f32; ELEMENTS], channels: usize, target: *mut f32, pitch: usize);
 
-/// Transforms 3x3 kernels for `columns` output channels, which start at `taps[3 · row + column]`:
-/// element `e` of column `n` goes to `target[e · pitch + n]`.
+/// Transforms `count` 3x3 kernels side by side, whose values start at `taps[3 · row + column]`:
+/// element `e` of kernel `n` goes to `target[e · pitch + n]`.
 ///
 /// # Safety
-/// As [`TransformInput`]; `columns` is a multiple of half a panel.
+/// As [`TransformInput`]; `count` is a multiple of half a panel's columns.
 pub(super) type TransformWeights =
-    unsafe fn(taps: &[*const f32; 9], columns: usize, target: *mut f32, pitch: usize);
+    unsafe fn(taps: &[*const f32; 9], count: usize, target: *mut f32, pitch: usize);
 
 /// Transforms sums back: element `e` of column `n` comes from `sums[e · pitch + n]`, the pixel at
 /// `(row, column)` goes to `target[row · line + column · columns + n]`.
@@ -142,11 +142,11 @@ unsafe fn input<const LANES: usize>(
 #[inline(always)]
 unsafe fn weights<const LANES: usize>(
     taps: &[*const f32; 9],
-    columns: usize,
+    count: usize,
     target: *mut f32,
     pitch: usize,
 ) {
-    for first in (0..columns).step_by(LANES) {
+    for first in (0..count).step_by(LANES) {
         // SAFETY: as in `input`.
         unsafe {
             let mut lines = [[[0f32; LANES]; 4]; 3];
@@ -223,9 +223,9 @@ macro_rules! transforms {
 
             /// See [`TransformWeights`](super::TransformWeights).
             $(#[target_feature(enable = $feature)])?
-            unsafe fn weights(taps: &[*const f32; 9], columns: usize, t: *mut f32, pitch: usize) {
+            unsafe fn weights(taps: &[*const f32; 9], count: usize, t: *mut f32, pitch: usize) {
                 // SAFETY: the caller's promise is the same.
-                unsafe { super::weights::<$lanes>(taps, columns, t, pitch) }
+                unsafe { super::weights::<$lanes>(taps, count, t, pitch) }
             }
 
             /// See [`TransformOutput`](super::TransformOutput).

@@ -11,14 +11,20 @@ use super::tasks::{Scratch, run_tasks};
 use super::transform::ELEMENTS;
 use super::values::Values;
 
-/// Values of the transformed tiles of a region: half of a 2 MiB second-level cache.
-const LEFT_VALUES: usize = 256 * 1024;
-/// Tiles of a region, which bounds its sums.
-const MOST_TILES: usize = 128;
+/// Values of the transformed tiles of a region. Of several blocks of channels, one at a time is read.
+const LEFT_VALUES: usize = 512 * 1024;
+/// Panels of a task, if sums of several blocks wait for each.
+const MOST_PANELS: usize = 4;
+/// Tiles of a region, which bounds its sums: with one block of channels, and with several, whose
+/// sums wait.
+const MOST_TILES: [usize; 2] = [128, 64];
 /// Tiles below which transforming the weights costs more than the products save.
 const FEWEST_TILES: usize = 16;
 /// Input channels whose transformed weights are kept at a time.
 const CHANNEL_BLOCK: usize = 128;
+/// Values between the elements of a transform, beyond what they take: a transform touches all 16
+/// elements at once, which powers of two apart would share one set of a first-level cache.
+const SKEW: usize = 16;
 /// Tiles that go to the epilogue together.
 const FINISHED_TILES: usize = 8;
 
@@ -76,7 +82,10 @@ impl<'a> Winograd<'a> {
         ];
         // Tiles a multiple of 2 KiB apart would evict each other from a first-level cache.
         let pitch = image.channels + 16 * usize::from(image.channels.is_multiple_of(256));
-        let most = (LEFT_VALUES / (ELEMENTS * pitch)).clamp(FEWEST_TILES, MOST_TILES);
+        let most = (LEFT_VALUES / (ELEMENTS * pitch)).clamp(
+            FEWEST_TILES,
+            MOST_TILES[usize::from(image.channels > CHANNEL_BLOCK)],
+        );
         let across = tiles[1].div_ceil(tiles[1].div_ceil(most));
         let down = (most / across).clamp(1, tiles[0]);
         let mut regions = [tiles[0].div_ceil(down), tiles[1].div_ceil(across)];
@@ -93,6 +102,11 @@ impl<'a> Winograd<'a> {
         regions[0] = tiles[0].div_ceil(down);
         let groups = (2 * threads)
             .div_ceil(regions[0] * samples)
+            .max(if image.channels > CHANNEL_BLOCK {
+                weights.units().div_ceil(MOST_PANELS)
+            } else {
+                1
+            })
             .min(weights.units());
         Self {
             image,
@@ -158,58 +172,75 @@ impl<'a> Winograd<'a> {
             self.transform_input(region, scratch);
             *transformed = Some(index);
         }
+        let units = group * self.per_group..self.weights.units().min((group + 1) * self.per_group);
+        let blocks = channels.div_ceil(CHANNEL_BLOCK);
+        // With a single block the sums of a panel are finished before the next panel's begin.
+        let slots = if blocks == 1 { 1 } else { units.len() };
+        let slot_values = ELEMENTS * (tiles * MAX_COLUMNS + SKEW);
         let finished_values = 4 * FINISHED_TILES * MAX_COLUMNS;
-        scratch
-            .sums
-            .reserve(ELEMENTS * tiles * MAX_COLUMNS + finished_values);
+        scratch.sums.reserve(slots * slot_values + finished_values);
         scratch
             .panel
-            .reserve((ELEMENTS + 9) * CHANNEL_BLOCK * MAX_COLUMNS);
-        let left = &scratch.left.as_slice()[..ELEMENTS * tiles * self.pitch];
+            .reserve(ELEMENTS * SKEW + (ELEMENTS + 9) * CHANNEL_BLOCK * MAX_COLUMNS);
+        let left = scratch.left.as_slice();
         let panel = scratch.panel.as_mut_slice();
         let (finished, sums) = scratch.sums.as_mut_slice().split_at_mut(finished_values);
-        let kernels = self.weights.isa().kernels();
-        let first_unit = group * self.per_group;
-        for unit in first_unit..self.weights.units().min(first_unit + self.per_group) {
-            let (_, width) = self.weights.unit_columns(unit);
-            let table = if width == kernels.columns {
-                kernels.full
-            } else {
-                kernels.half
-            };
-            let strips = tiles.div_ceil(table.len());
-            for first_channel in (0..channels).step_by(CHANNEL_BLOCK) {
-                let length = CHANNEL_BLOCK.min(channels - first_channel);
-                self.transform_weights(unit, first_channel, length, panel);
-                let runs = [Run {
-                    offset: first_channel,
-                    length,
-                }];
-                for element in 0..ELEMENTS {
-                    let right = &panel[element * length * width..][..length * width];
-                    for strip in 0..strips {
-                        let start = strip * tiles / strips;
-                        let rows = (strip + 1) * tiles / strips - start;
-                        let left =
-                            &left[(element * tiles + start) * self.pitch..][..rows * self.pitch];
-                        let sums = &mut sums[(element * tiles + start) * width..][..rows * width];
-                        // SAFETY: `left` was sliced to `rows` rows of `pitch` values, of which the
-                        // run takes channels; `right` and `sums` to what the kernel is said to use.
-                        unsafe {
-                            table[rows - 1](
-                                left.as_ptr(),
-                                self.pitch,
-                                &runs,
-                                right.as_ptr(),
-                                sums.as_mut_ptr(),
-                                first_channel > 0,
-                            );
-                        }
-                    }
+        for block in 0..blocks {
+            for (slot, unit) in units.clone().enumerate() {
+                let sums = &mut sums[slot % slots * slot_values..][..slot_values];
+                self.multiply(tiles, block, unit, left, panel, sums);
+                if block + 1 == blocks {
+                    // SAFETY: the caller's promise.
+                    unsafe { self.finish(region, unit, sums, finished) };
                 }
             }
-            // SAFETY: the caller's promise.
-            unsafe { self.finish(region, unit, sums, finished) };
+        }
+    }
+
+    /// The 16 products of one panel over one block of channels, added to `sums` after the first.
+    fn multiply(
+        &self,
+        tiles: usize,
+        block: usize,
+        unit: usize,
+        left: &[f32],
+        panel: &mut [f32],
+        sums: &mut [f32],
+    ) {
+        let kernels = self.weights.isa().kernels();
+        let (_, width) = self.weights.unit_columns(unit);
+        let table = if width == kernels.columns {
+            kernels.full
+        } else {
+            kernels.half
+        };
+        let offset = block * CHANNEL_BLOCK;
+        let length = CHANNEL_BLOCK.min(self.image.channels - offset);
+        self.transform_weights(unit, offset, length, panel);
+        let runs = [Run { offset, length }];
+        let strips = tiles.div_ceil(table.len());
+        for element in 0..ELEMENTS {
+            let right = &panel[element * (length * width + SKEW)..][..length * width];
+            let left = &left[element * (tiles * self.pitch + SKEW)..][..tiles * self.pitch];
+            let sums = &mut sums[element * (tiles * width + SKEW)..][..tiles * width];
+            for strip in 0..strips {
+                let start = strip * tiles / strips;
+                let rows = (strip + 1) * tiles / strips - start;
+                let left = &left[start * self.pitch..][..rows * self.pitch];
+                let sums = &mut sums[start * width..][..rows * width];
+                // SAFETY: `left` was sliced to `rows` rows of `pitch` values, of which the run takes
+                // channels; `right` and `sums` to what the kernel is said to use.
+                unsafe {
+                    table[rows - 1](
+                        left.as_ptr(),
+                        self.pitch,
+                        &runs,
+                        right.as_ptr(),
+                        sums.as_mut_ptr(),
+                        block > 0,
+                    );
+                }
+            }
         }
     }
 
@@ -219,12 +250,13 @@ impl<'a> Winograd<'a> {
         let channels = self.image.channels;
         let [down, across] = region.size;
         let tiles = down * across;
-        scratch.left.reserve(ELEMENTS * tiles * self.pitch);
+        let element = tiles * self.pitch + SKEW;
+        scratch.left.reserve(ELEMENTS * element);
         let left = scratch.left.as_mut_slice();
         let transform = self.weights.isa().kernels().transforms.input;
         let lines = [2 * down + 2, 2 * across + 2];
         let origin = [2 * region.first[0], 2 * region.first[1]];
-        // A single f32 input is read where it lies, with a row of zeros for what is outside of it.
+        // A single f32 input is read where it lies; what is outside of it is read from zeros.
         let direct = match self.image.inputs {
             [input] => match input.values {
                 Values::F32(values) => Some(values),
@@ -232,44 +264,58 @@ impl<'a> Winograd<'a> {
             },
             _ => None,
         };
-        let source = match direct {
-            Some(_) => {
-                scratch.window.reserve(channels);
-                scratch.window.as_mut_slice()[..channels].fill(0.0);
-                scratch.window.as_slice()
-            }
-            None => {
-                let size = lines[0] * lines[1] * channels;
-                scratch.window.reserve(size);
-                let window = &mut scratch.window.as_mut_slice()[..size];
-                self.image
-                    .window(region.sample, origin, lines, channels, window);
-                scratch.window.as_slice()
-            }
+        let size = match direct {
+            Some(_) => channels,
+            None => lines[0] * lines[1] * channels,
         };
-        let pixel = |y: usize, x: usize| -> *const f32 {
-            let Some(values) = direct else {
-                return source[(y * lines[1] + x) * channels..][..channels].as_ptr();
-            };
-            let y = (origin[0] + y).wrapping_sub(geometry.padding);
-            let x = (origin[1] + x).wrapping_sub(geometry.padding);
-            if y >= geometry.height || x >= geometry.width {
-                return source[..channels].as_ptr();
+        scratch.window.reserve(size);
+        let window = &mut scratch.window.as_mut_slice()[..size];
+        match direct {
+            Some(_) => window.fill(0.0),
+            None => self
+                .image
+                .window(region.sample, origin, lines, channels, window),
+        }
+        let window = &*window;
+        // Where the region starts in the source, whose size is (height, width).
+        let (source, start, [height, width]) = match direct {
+            Some(values) => {
+                let sample = geometry.height * geometry.width * channels;
+                let values = &values[region.sample * sample..][..sample];
+                let start = origin.map(|origin| origin.wrapping_sub(geometry.padding));
+                (values, start, [geometry.height, geometry.width])
             }
-            let place = (region.sample * geometry.height + y) * geometry.width + x;
-            values[place * channels..][..channels].as_ptr()
+            None => (window, [0, 0], lines),
         };
+        let zeros = window.as_ptr();
         for tile in 0..tiles {
-            let (y, x) = (tile / across * 2, tile % across * 2);
-            let mut pixels = [std::ptr::null(); ELEMENTS];
-            for (index, place) in pixels.iter_mut().enumerate() {
-                *place = pixel(y + index / 4, x + index % 4);
+            let y = start[0].wrapping_add(tile / across * 2);
+            let x = start[1].wrapping_add(tile % across * 2);
+            let mut pixels = [zeros; ELEMENTS];
+            // Before the first row or column, wrapping makes the place huge: also outside.
+            if y < height && y + 4 <= height && x < width && x + 4 <= width {
+                let first =
+                    &source[(y * width + x) * channels..((y + 3) * width + x + 4) * channels];
+                for (index, place) in pixels.iter_mut().enumerate() {
+                    *place = first
+                        .as_ptr()
+                        .wrapping_add((index / 4 * width + index % 4) * channels);
+                }
+            } else {
+                for (index, place) in pixels.iter_mut().enumerate() {
+                    let (y, x) = (y.wrapping_add(index / 4), x.wrapping_add(index % 4));
+                    if y < height && x < width {
+                        *place = source[(y * width + x) * channels..][..channels].as_ptr();
+                    }
+                }
             }
             let target = &mut left[tile * self.pitch..];
-            assert!(target.len() >= (ELEMENTS - 1) * tiles * self.pitch + channels);
-            // SAFETY: each pixel was sliced to `channels` values, `fits` asked for a multiple of 16,
-            // and the target was just seen to hold the last channel of the last element.
-            unsafe { transform(&pixels, channels, target.as_mut_ptr(), tiles * self.pitch) };
+            assert!(target.len() >= (ELEMENTS - 1) * element + channels);
+            // SAFETY: each pixel's channels were sliced, alone or in a stretch that holds all 16, or
+            // are zeros, of which there are `channels` when the input is read in place and which no
+            // pixel needs when a window holds the whole region; `fits` asked for a multiple of 16
+            // channels; the target was just seen to hold the last channel of the last element.
+            unsafe { transform(&pixels, channels, target.as_mut_ptr(), element) };
         }
     }
 
@@ -277,20 +323,18 @@ impl<'a> Winograd<'a> {
     fn transform_weights(&self, unit: usize, first: usize, length: usize, panel: &mut [f32]) {
         let kernels = self.weights.isa().kernels();
         let (_, width) = self.weights.unit_columns(unit);
-        let (panel, widened) = panel.split_at_mut(ELEMENTS * CHANNEL_BLOCK * MAX_COLUMNS);
-        let mut rows: [&[f32]; 9] = [&[]; 9];
-        let mut widened = widened.chunks_exact_mut(CHANNEL_BLOCK * MAX_COLUMNS);
-        for (tap, rows) in rows.iter_mut().enumerate() {
-            let Some(target) = widened.next() else { break };
-            *rows = self.weights.tap_rows(unit, tap, first, length, target);
+        let values = length * width;
+        let (panel, widened) = panel.split_at_mut(ELEMENTS * (values + SKEW));
+        let mut taps = [std::ptr::null(); 9];
+        let widened = widened.chunks_exact_mut(values);
+        for (tap, (place, target)) in taps.iter_mut().zip(widened).enumerate() {
+            let rows = self.weights.tap_rows(unit, tap, first, length, target);
+            *place = rows[..values].as_ptr();
         }
-        let panel = &mut panel[..ELEMENTS * length * width];
-        for channel in 0..length {
-            let taps = rows.map(|rows| rows[channel * width..][..width].as_ptr());
-            let target = panel[channel * width..].as_mut_ptr();
-            // SAFETY: each tap was sliced to `width` values, a panel's or half of one; the target
-            // holds 16 elements of length × width values, less the channels before this one.
-            unsafe { (kernels.transforms.weights)(&taps, width, target, length * width) };
+        // SAFETY: `panel` has room for nine taps after the transformed elements, so every tap points
+        // to `values` values, a multiple of a panel's width; the target holds 16 elements of them.
+        unsafe {
+            (kernels.transforms.weights)(&taps, values, panel.as_mut_ptr(), values + SKEW);
         }
     }
 
@@ -305,7 +349,8 @@ impl<'a> Winograd<'a> {
         let columns = width.min(self.weights.outputs - first_column);
         let [down, across] = region.size;
         let tiles = down * across;
-        let sums = &sums[..ELEMENTS * tiles * width];
+        let element = tiles * width + SKEW;
+        let sums = &sums[..ELEMENTS * element];
         let line = 2 * FINISHED_TILES * width;
         let finished = &mut finished[..2 * line];
         for tile_row in 0..down {
@@ -320,7 +365,7 @@ impl<'a> Winograd<'a> {
                     unsafe {
                         (kernels.transforms.output)(
                             sums.as_ptr(),
-                            tiles * width,
+                            element,
                             width,
                             target.as_mut_ptr(),
                             line,
@@ -329,7 +374,7 @@ impl<'a> Winograd<'a> {
                 }
                 let x = 2 * (region.first[1] + first);
                 let pixels = (2 * count).min(geometry.out_width - x);
-                for (row, finished) in finished.chunks_exact_mut(line).enumerate() {
+                for (row, finished) in finished.chunks_exact(line).enumerate() {
                     let y = 2 * (region.first[0] + tile_row) + row;
                     if y >= geometry.out_height {
                         break;
@@ -337,7 +382,7 @@ impl<'a> Winograd<'a> {
                     let first_row =
                         (region.sample * geometry.out_height + y) * geometry.out_width + x;
                     let tile = Tile {
-                        sums: &mut finished[..pixels * width],
+                        sums: &finished[..pixels * width],
                         gate: None,
                         width,
                         columns,
