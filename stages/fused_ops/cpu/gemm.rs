@@ -4,10 +4,9 @@ use super::epilogue::{Finish, Tile};
 use super::gather::Image;
 use super::microkernel::{MAX_COLUMNS, MAX_ROWS, Run};
 use super::pack::{PackedWeights, Panel};
+use super::tasks::{Scratch, run_tasks};
 use super::values::{AlignedBuffer, Values};
-use std::cell::RefCell;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Rows of the output that a task works on when they need no window.
 const ROWS_PER_REGION: usize = 16 * MAX_ROWS;
@@ -19,8 +18,6 @@ const WINDOW_PIXELS: usize = 2048;
 const SUMS_VALUES: usize = 128 * 1024;
 /// From this width on, a tile reads pixels where they lie in the window and needs no im2col.
 const WINDOW_WIDTH: usize = 12;
-/// Multiply-adds below which waking another thread costs more than it saves.
-const WORTH_A_THREAD: usize = 1 << 20;
 
 /// How the left operand reaches the kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,23 +28,6 @@ enum Feed {
     Columns,
     /// A window of the padded image, copied once; each tile lies in one output row.
     Window,
-}
-
-/// What one thread needs besides its arguments; kept between calls.
-struct Scratch {
-    left: AlignedBuffer<f32>,
-    sums: AlignedBuffer<f32>,
-    panel: AlignedBuffer<f32>,
-    runs: Vec<Run>,
-}
-
-thread_local! {
-    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch {
-        left: AlignedBuffer::new(),
-        sums: AlignedBuffer::new(),
-        panel: AlignedBuffer::new(),
-        runs: Vec::new(),
-    }) };
 }
 
 /// One call: operands, epilogue, and how it is cut.
@@ -79,7 +59,11 @@ struct Region {
 
 impl<'a> Product<'a> {
     /// Chooses feed, regions and groups. The arguments have been checked against each other.
-    pub(super) fn new(image: &'a Image<'a>, weights: &'a PackedWeights, finish: &'a Finish<'a>) -> Self {
+    pub(super) fn new(
+        image: &'a Image<'a>,
+        weights: &'a PackedWeights,
+        finish: &'a Finish<'a>,
+    ) -> Self {
         let geometry = image.geometry;
         let rows = geometry.batch * geometry.out_height * geometry.out_width;
         let threads = rayon::current_num_threads();
@@ -95,19 +79,34 @@ impl<'a> Product<'a> {
             Feed::Columns
         };
         let units = weights.units();
+        // A few tasks more than fit evenly on the threads would leave some idle at the end.
+        let balanced = |regions: usize, most: usize, samples: usize| {
+            (regions..=most.min(regions + threads))
+                .find(|regions| {
+                    let tasks = regions * samples;
+                    tasks < threads || tasks % threads == 0 || tasks >= 8 * threads
+                })
+                .unwrap_or(regions)
+        };
         let (pitch, region_rows, regions) = match feed {
             Feed::Window => {
-                let pitch = image.channels + 16 * usize::from(aliased(image.channels * geometry.stride));
+                let pitch =
+                    image.channels + 16 * usize::from(aliased(image.channels * geometry.stride));
                 let columns = (geometry.out_width - 1) * geometry.stride + geometry.kernel[1];
                 let halo = geometry.kernel[0].saturating_sub(geometry.stride);
-                let rows = (WINDOW_VALUES / (columns * pitch)).saturating_sub(halo) / geometry.stride;
+                let rows =
+                    (WINDOW_VALUES / (columns * pitch)).saturating_sub(halo) / geometry.stride;
                 let rows = rows.min(WINDOW_PIXELS / geometry.out_width).max(1);
-                let regions = geometry.out_height.div_ceil(rows);
+                let regions = balanced(
+                    geometry.out_height.div_ceil(rows),
+                    geometry.out_height,
+                    geometry.batch,
+                );
                 let rows = geometry.out_height.div_ceil(regions);
                 (pitch, rows, geometry.out_height.div_ceil(rows))
             }
             Feed::InPlace | Feed::Columns => {
-                let regions = rows.div_ceil(ROWS_PER_REGION);
+                let regions = balanced(rows.div_ceil(ROWS_PER_REGION), rows.div_ceil(MAX_ROWS), 1);
                 let region_rows = rows.div_ceil(regions).next_multiple_of(MAX_ROWS);
                 let pitch = if feed == Feed::InPlace {
                     image.channels
@@ -128,7 +127,16 @@ impl<'a> Product<'a> {
         };
         let groups = (2 * threads).div_ceil(tasks).max(kept).min(units);
         let per_group = units.div_ceil(groups);
-        Self { image, weights, finish, feed, pitch, region_rows, regions, groups: units.div_ceil(per_group) }
+        Self {
+            image,
+            weights,
+            finish,
+            feed,
+            pitch,
+            region_rows,
+            regions,
+            groups: units.div_ceil(per_group),
+        }
     }
 
     /// Runs every task, on as many threads as are worth waking.
@@ -143,41 +151,28 @@ impl<'a> Product<'a> {
             _ => 1,
         };
         let tasks = samples * self.regions * self.groups;
-        let next = AtomicUsize::new(0);
-        let work = || {
-            SCRATCH.with_borrow_mut(|scratch| {
-                let mut packed = None;
-                loop {
-                    let task = next.fetch_add(1, Ordering::Relaxed);
-                    if task >= tasks {
-                        break;
-                    }
-                    // SAFETY: the caller's promise; tasks differ in their rows or their columns.
-                    unsafe { self.task(task / self.groups, task % self.groups, scratch, &mut packed) }
-                }
-            });
-        };
         let rows = geometry.batch * geometry.out_height * geometry.out_width;
         let inner = self.image.channels * geometry.kernel[0] * geometry.kernel[1];
-        let work_done = rows.saturating_mul(inner).saturating_mul(self.weights.outputs);
-        let threads = rayon::current_num_threads().min(tasks).min(work_done / WORTH_A_THREAD);
-        if threads <= 1 {
-            work();
-        } else {
-            rayon::scope(|scope| {
-                for _ in 1..threads {
-                    scope.spawn(|_| work());
-                }
-                work();
-            });
-        }
+        let work = rows
+            .saturating_mul(inner)
+            .saturating_mul(self.weights.outputs);
+        run_tasks(tasks, work, |task, scratch, packed| {
+            // SAFETY: the caller's promise; tasks differ in their rows or their columns.
+            unsafe { self.task(task / self.groups, task % self.groups, scratch, packed) }
+        });
     }
 
     /// One region by one group of panels. `packed` names the region whose window is in scratch.
     ///
     /// # Safety
     /// As [`run`](Self::run), for the rows and columns of this task.
-    unsafe fn task(&self, region_index: usize, group: usize, scratch: &mut Scratch, packed: &mut Option<usize>) {
+    unsafe fn task(
+        &self,
+        region_index: usize,
+        group: usize,
+        scratch: &mut Scratch,
+        packed: &mut Option<usize>,
+    ) {
         let units = self.weights.units();
         let per_group = units.div_ceil(self.groups);
         let units = group * per_group..units.min((group + 1) * per_group);
@@ -189,9 +184,19 @@ impl<'a> Product<'a> {
             _ => units.len(),
         };
         let kept = if blocks == 1 { MAX_ROWS } else { rows * slots };
-        scratch.sums.reserve(kept * MAX_COLUMNS * self.weights.parts);
-        scratch.panel.reserve(self.weights.block_length() * MAX_COLUMNS * self.weights.parts);
-        let Scratch { left, sums, panel, runs } = scratch;
+        scratch
+            .sums
+            .reserve(kept * MAX_COLUMNS * self.weights.parts);
+        scratch
+            .panel
+            .reserve(self.weights.block_length() * MAX_COLUMNS * self.weights.parts);
+        let Scratch {
+            left,
+            sums,
+            panel,
+            runs,
+            ..
+        } = scratch;
         let (sums, panel) = (sums.as_mut_slice(), panel.as_mut_slice());
         // SAFETY (all three calls of `block`): the left operand covers what `region` and `runs`
         // walk, as `region`, `window` and `columns` lay it out for the same sizes.
@@ -204,7 +209,9 @@ impl<'a> Product<'a> {
                 for block in 0..blocks {
                     self.window_runs(block, runs);
                     // SAFETY: see above.
-                    unsafe { self.block(&region, left.as_slice(), runs, block, unit, 0, sums, panel) };
+                    unsafe {
+                        self.block(&region, left.as_slice(), runs, block, unit, 0, sums, panel)
+                    };
                 }
             }
             return;
@@ -213,18 +220,25 @@ impl<'a> Product<'a> {
             let (first, length) = self.weights.block_range(block);
             runs.clear();
             let left = if self.feed == Feed::InPlace {
-                runs.push(Run { offset: first, length });
+                runs.push(Run {
+                    offset: first,
+                    length,
+                });
                 match self.image.inputs {
-                    [super::gather::NhwcInput { values: Values::F32(values), .. }] => {
-                        &values[region.first_row * self.pitch..]
-                    }
+                    [
+                        super::gather::NhwcInput {
+                            values: Values::F32(values),
+                            ..
+                        },
+                    ] => &values[region.first_row * self.pitch..],
                     _ => unreachable!("only a single f32 input is read in place"),
                 }
             } else {
                 runs.push(Run { offset: 0, length });
                 left.reserve(rows * self.pitch);
                 let left = &mut left.as_mut_slice()[..rows * self.pitch];
-                self.image.columns(region.first_row, first, length, self.pitch, left);
+                self.image
+                    .columns(region.first_row, first, length, self.pitch, left);
                 left
             };
             for (slot, unit) in Range::clone(&units).enumerate() {
@@ -271,7 +285,7 @@ impl<'a> Product<'a> {
         left.reserve(rows * columns * self.pitch);
         self.image.window(
             index / self.regions,
-            index % self.regions * self.region_rows,
+            [index % self.regions * self.region_rows * geometry.stride, 0],
             [rows, columns],
             self.pitch,
             left.as_mut_slice(),
@@ -284,7 +298,11 @@ impl<'a> Product<'a> {
         let (first, length) = self.weights.block_range(block);
         let channels = self.image.channels;
         let kernel_width = self.image.geometry.kernel[1];
-        let joined = if self.pitch == channels { kernel_width * channels } else { channels };
+        let joined = if self.pitch == channels {
+            kernel_width * channels
+        } else {
+            channels
+        };
         let line = self.window_columns() * self.pitch;
         runs.clear();
         let mut done = 0;
@@ -293,7 +311,10 @@ impl<'a> Product<'a> {
             let (tap, channel) = (k / channels, k % channels);
             let offset = tap / kernel_width * line + tap % kernel_width * self.pitch + channel;
             let count = (joined - k % joined).min(length - done);
-            runs.push(Run { offset, length: count });
+            runs.push(Run {
+                offset,
+                length: count,
+            });
             done += count;
         }
     }
@@ -303,7 +324,10 @@ impl<'a> Product<'a> {
     /// # Safety
     /// `left` covers `line · line_stride + row · row_stride + run` for every line, row and run; the
     /// output is this task's own.
-    #[expect(clippy::too_many_arguments, reason = "one inner step with all of its state")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one inner step with all of its state"
+    )]
     unsafe fn block(
         &self,
         region: &Region,
@@ -321,7 +345,11 @@ impl<'a> Product<'a> {
         let columns = width.min(weights.outputs - first_column);
         let (_, length) = weights.block_range(block);
         let panel_values = length * width;
-        let table = if width == kernels.columns { kernels.full } else { kernels.half };
+        let table = if width == kernels.columns {
+            kernels.full
+        } else {
+            kernels.half
+        };
         let parts = weights.parts;
         let mut right = [std::ptr::null::<f32>(); 2];
         for (part, right) in right.iter_mut().enumerate().take(parts) {
@@ -348,7 +376,10 @@ impl<'a> Product<'a> {
                 let (pitch, place) = if first && last {
                     (MAX_ROWS * width, 0)
                 } else {
-                    (region_size * width, slot * parts * region_size * MAX_COLUMNS + row * width)
+                    (
+                        region_size * width,
+                        slot * parts * region_size * MAX_COLUMNS + row * width,
+                    )
                 };
                 let from = line * region.line_stride + start * region.row_stride;
                 let left = &left[from..];
@@ -357,15 +388,20 @@ impl<'a> Product<'a> {
                     // SAFETY: the caller's promise for `left`; `right` holds length × width values,
                     // where the runs' lengths add up to length; `sums` was sliced to the tile.
                     unsafe {
-                        table[rows - 1](left.as_ptr(), region.row_stride, runs, *right, sums.as_mut_ptr(), !first);
+                        table[rows - 1](
+                            left.as_ptr(),
+                            region.row_stride,
+                            runs,
+                            *right,
+                            sums.as_mut_ptr(),
+                            !first,
+                        );
                     }
                 }
                 if last {
-                    let sums = &mut sums[place..];
-                    let (value, gate) = sums.split_at_mut(pitch.min(sums.len()));
                     let tile = Tile {
-                        sums: &mut value[..rows * width],
-                        gate: (parts == 2).then(|| &mut gate[..rows * width]),
+                        sums: &sums[place..][..rows * width],
+                        gate: (parts == 2).then(|| &sums[place + pitch..][..rows * width]),
                         width,
                         columns,
                         first_row: region.first_row + row,

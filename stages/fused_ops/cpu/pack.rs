@@ -32,6 +32,16 @@ pub(super) enum Panel<'a> {
 /// tiles after the first read it from near caches.
 const LONGEST_BLOCK: usize = 384;
 
+/// How a convolution is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Method {
+    /// Winograd where it fits and pays, else direct.
+    #[default]
+    Auto,
+    /// Every product of the definition, each summed in f32.
+    Direct,
+}
+
 /// The weights of a convolution or linear layer, packed for one instruction set.
 ///
 /// The inner dimension (kernel row, kernel column, input channel) is cut into blocks of equal
@@ -52,6 +62,7 @@ pub struct PackedWeights {
     inner: usize,
     /// Length of each block but the last, which may be shorter.
     block: usize,
+    pub(super) method: Method,
     data: Data,
 }
 
@@ -61,7 +72,11 @@ impl PackedWeights {
     ///
     /// # Errors
     /// A size of zero, or a slice that does not fill the shape.
-    pub fn from_conv2d(weight: &[f32], shape: [usize; 4], storage: Storage) -> Result<Self, KernelError> {
+    pub fn from_conv2d(
+        weight: &[f32],
+        shape: [usize; 4],
+        storage: Storage,
+    ) -> Result<Self, KernelError> {
         Self::from_conv2d_for(Isa::best(), weight, shape, storage)
     }
 
@@ -69,7 +84,12 @@ impl PackedWeights {
     ///
     /// # Errors
     /// As there, and instructions that this machine does not have.
-    pub fn from_conv2d_for(isa: Isa, weight: &[f32], shape: [usize; 4], storage: Storage) -> Result<Self, KernelError> {
+    pub fn from_conv2d_for(
+        isa: Isa,
+        weight: &[f32],
+        shape: [usize; 4],
+        storage: Storage,
+    ) -> Result<Self, KernelError> {
         Self::pack(isa, weight, shape, storage, 1)
     }
 
@@ -77,7 +97,11 @@ impl PackedWeights {
     ///
     /// # Errors
     /// As [`from_conv2d`](Self::from_conv2d).
-    pub fn from_linear(weight: &[f32], [outputs, inputs]: [usize; 2], storage: Storage) -> Result<Self, KernelError> {
+    pub fn from_linear(
+        weight: &[f32],
+        [outputs, inputs]: [usize; 2],
+        storage: Storage,
+    ) -> Result<Self, KernelError> {
         Self::from_conv2d(weight, [outputs, inputs, 1, 1], storage)
     }
 
@@ -86,7 +110,11 @@ impl PackedWeights {
     ///
     /// # Errors
     /// As [`from_conv2d`](Self::from_conv2d), and an odd number of rows.
-    pub fn from_geglu(weight: &[f32], shape: [usize; 2], storage: Storage) -> Result<Self, KernelError> {
+    pub fn from_geglu(
+        weight: &[f32],
+        shape: [usize; 2],
+        storage: Storage,
+    ) -> Result<Self, KernelError> {
         Self::from_geglu_for(Isa::best(), weight, shape, storage)
     }
 
@@ -109,7 +137,13 @@ impl PackedWeights {
         Self::pack(isa, weight, [rows, inputs, 1, 1], storage, 2)
     }
 
-    fn pack(isa: Isa, weight: &[f32], shape: [usize; 4], storage: Storage, parts: usize) -> Result<Self, KernelError> {
+    fn pack(
+        isa: Isa,
+        weight: &[f32],
+        shape: [usize; 4],
+        storage: Storage,
+        parts: usize,
+    ) -> Result<Self, KernelError> {
         const WHAT: &str = "weights (outputs, inputs, kernel height, kernel width)";
         if !isa.is_available() {
             return Err(KernelError::Shape {
@@ -129,6 +163,7 @@ impl PackedWeights {
             parts,
             inner,
             block: inner.div_ceil(inner.div_ceil(LONGEST_BLOCK)),
+            method: Method::Auto,
             data: Data::F32(AlignedBuffer::new()),
         };
         let total = product(WHAT, &[packed.padded_columns(), inner])?;
@@ -147,28 +182,45 @@ impl PackedWeights {
         Ok(packed)
     }
 
-    fn fill<T: Copy + Send>(&self, weight: &[f32], target: &mut [T], convert: impl Fn(f32) -> T + Sync) {
+    fn fill<T: Copy + Send>(
+        &self,
+        weight: &[f32],
+        target: &mut [T],
+        convert: impl Fn(f32) -> T + Sync,
+    ) {
         let [height, width] = self.kernel;
         let taps = height * width;
         let row_length = self.channels * taps;
         let columns = self.padded_columns();
-        target.par_chunks_mut(self.block * columns).enumerate().for_each(|(block, target)| {
-            let (first, length) = self.block_range(block);
-            for unit in 0..self.units() {
-                let (start, unit_width) = self.unit_columns(unit);
-                for part in 0..self.parts {
-                    let panel = self.panel_start(unit, part, length);
-                    let rows = start..self.outputs.min(start + unit_width);
-                    for (column, output) in rows.enumerate() {
-                        let row = &weight[(part * self.outputs + output) * row_length..];
-                        for k in 0..length {
-                            let (tap, channel) = ((first + k) / self.channels, (first + k) % self.channels);
-                            target[panel + k * unit_width + column] = convert(row[channel * taps + tap]);
+        target
+            .par_chunks_mut(self.block * columns)
+            .enumerate()
+            .for_each(|(block, target)| {
+                let (first, length) = self.block_range(block);
+                for unit in 0..self.units() {
+                    let (start, unit_width) = self.unit_columns(unit);
+                    for part in 0..self.parts {
+                        let panel = self.panel_start(unit, part, length);
+                        let rows = start..self.outputs.min(start + unit_width);
+                        for (column, output) in rows.enumerate() {
+                            let row = &weight[(part * self.outputs + output) * row_length..];
+                            for k in 0..length {
+                                let (tap, channel) =
+                                    ((first + k) / self.channels, (first + k) % self.channels);
+                                target[panel + k * unit_width + column] =
+                                    convert(row[channel * taps + tap]);
+                            }
                         }
                     }
                 }
-            }
-        });
+            });
+    }
+
+    /// The same weights, to be used by the method given.
+    #[must_use]
+    pub fn with_method(mut self, method: Method) -> Self {
+        self.method = method;
+        self
     }
 
     /// Bytes that the packed weights take.
@@ -219,7 +271,11 @@ impl PackedWeights {
     pub(super) fn unit_columns(&self, unit: usize) -> (usize, usize) {
         let full = self.isa.kernels().columns;
         let start = unit * full;
-        let width = if self.outputs - start <= full / 2 { full / 2 } else { full };
+        let width = if self.outputs - start <= full / 2 {
+            full / 2
+        } else {
+            full
+        };
         (start, width)
     }
 
@@ -233,6 +289,40 @@ impl PackedWeights {
     fn panel_start(&self, unit: usize, part: usize, length: usize) -> usize {
         let (start, width) = self.unit_columns(unit);
         (start * self.parts + part * width) * length
+    }
+
+    /// `(channel, column)` of one panel at one place of the kernel, for the channels
+    /// `first..first + length`: where they lie, or in `target` if they are half or lie in two blocks.
+    pub(super) fn tap_rows<'a>(
+        &'a self,
+        unit: usize,
+        tap: usize,
+        first: usize,
+        length: usize,
+        target: &'a mut [f32],
+    ) -> &'a [f32] {
+        let (_, width) = self.unit_columns(unit);
+        let mut done = 0;
+        while done < length {
+            let inner = tap * self.channels + first + done;
+            let block = inner / self.block;
+            let (start, block_length) = self.block_range(block);
+            let rows = (inner - start) * width;
+            let count = (start + block_length - inner).min(length - done);
+            let target = &mut target[done * width..(done + count) * width];
+            match self.panel(block, unit, 0) {
+                Panel::F32(panel) if count == length => {
+                    return &panel[rows..rows + count * width];
+                }
+                Panel::F32(panel) => target.copy_from_slice(&panel[rows..rows + count * width]),
+                // SAFETY: weights are packed only for an available instruction set.
+                Panel::F16(panel) => unsafe {
+                    (self.isa.kernels().widen)(&panel[rows..rows + count * width], target);
+                },
+            }
+            done += count;
+        }
+        &target[..length * width]
     }
 
     /// The weights of one panel in one block, `(inner index, column)`.
@@ -268,7 +358,11 @@ pub struct BatchNorm<'a> {
 ///
 /// # Errors
 /// A slice whose length does not fit the number of outputs.
-pub fn fold_batch_norm(weight: &mut [f32], bias: &mut [f32], norm: &BatchNorm<'_>) -> Result<(), KernelError> {
+pub fn fold_batch_norm(
+    weight: &mut [f32],
+    bias: &mut [f32],
+    norm: &BatchNorm<'_>,
+) -> Result<(), KernelError> {
     let outputs = bias.len();
     expect_nonzero("folded bias (outputs)", &[outputs])?;
     for (what, values) in [

@@ -24,7 +24,9 @@ impl Random {
         self.below(2) == 0
     }
     fn values(&mut self, count: usize) -> Vec<f32> {
-        (0..count).map(|_| (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0).collect()
+        (0..count)
+            .map(|_| (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0)
+            .collect()
     }
 }
 
@@ -65,14 +67,30 @@ fn check(isa: Isa, seed: u64) {
     let mut random = Random(seed);
     let linear_case = random.below(4) == 0;
     let gated = linear_case && random.flag();
-    let kernel = if linear_case { [1, 1] } else { random.pick(&[[3, 3], [3, 3], [1, 1], [1, 3], [5, 2]]) };
+    let kernel = if linear_case {
+        [1, 1]
+    } else {
+        random.pick(&[[3, 3], [3, 3], [1, 1], [1, 3], [5, 2]])
+    };
     let walk = Walk {
-        stride: if linear_case { 1 } else { random.pick(&[1, 1, 2, 3]) },
-        padding: if linear_case { 0 } else { random.pick(&[0, 1, 1, 2]) },
+        stride: if linear_case {
+            1
+        } else {
+            random.pick(&[1, 1, 2, 3])
+        },
+        padding: if linear_case {
+            0
+        } else {
+            random.pick(&[0, 1, 1, 2])
+        },
     };
     let size = ImageSize {
         batch: 1 + random.below(3),
-        height: if linear_case { 1 } else { kernel[0] + random.below(20) },
+        height: if linear_case {
+            1
+        } else {
+            kernel[0] + random.below(20)
+        },
         width: kernel[1] + random.below(if linear_case { 70 } else { 40 }),
     };
     let mut parts = vec![random.pick(&[1, 2, 3, 4, 6, 16, 31, 48, 129, 256, 512])];
@@ -86,7 +104,11 @@ fn check(isa: Isa, seed: u64) {
     let label = format!("{isa:?} seed {seed}: {size:?} {kernel:?} {walk:?} {parts:?} -> {outputs}");
 
     let storage = random.pick(&[Storage::F32, Storage::F16]);
-    let weight = Stored::new(random.values(rows * channels * taps), storage == Storage::F16).wide;
+    let weight = Stored::new(
+        random.values(rows * channels * taps),
+        storage == Storage::F16,
+    )
+    .wide;
     let weights = if gated {
         PackedWeights::from_geglu_for(isa, &weight, [rows, channels], storage)
     } else {
@@ -98,7 +120,10 @@ fn check(isa: Isa, seed: u64) {
         .iter()
         .map(|part| {
             let in_half = random.flag();
-            Stored::new(random.values(size.batch * size.height * size.width * part), in_half)
+            Stored::new(
+                random.values(size.batch * size.height * size.width * part),
+                in_half,
+            )
         })
         .collect();
     let [out_height, out_width] = conv2d_output_size(size, kernel, walk).unwrap();
@@ -106,8 +131,13 @@ fn check(isa: Isa, seed: u64) {
     let bias = random.flag().then(|| random.values(rows));
     let shift = random.flag().then(|| random.values(size.batch * outputs));
     let in_half = random.flag();
-    let residual = random.flag().then(|| Stored::new(random.values(pixels * outputs), in_half));
-    let activation = random.pick(&[Activation::None, Activation::Silu, Activation::Gelu]);
+    let residual = random
+        .flag()
+        .then(|| Stored::new(random.values(pixels * outputs), in_half));
+    let activation = match gated {
+        true => Activation::None,
+        false => random.pick(&[Activation::None, Activation::Silu, Activation::Gelu]),
+    };
     let epilogue = Epilogue {
         bias: bias.as_deref(),
         shift: shift.as_deref(),
@@ -120,8 +150,11 @@ fn check(isa: Isa, seed: u64) {
     let mut wide = vec![7.0f32; pixels * outputs + 2 * GUARD];
     let mut half = vec![f16::from_f32(7.0); pixels * outputs + 2 * GUARD];
     let inside = GUARD..GUARD + pixels * outputs;
-    let output =
-        if out_half { ValuesMut::F16(&mut half[inside.clone()]) } else { ValuesMut::F32(&mut wide[inside.clone()]) };
+    let output = if out_half {
+        ValuesMut::F16(&mut half[inside.clone()])
+    } else {
+        ValuesMut::F32(&mut wide[inside.clone()])
+    };
     if linear_case {
         let shape = [size.batch, size.width];
         linear(stored[0].values(), shape, &weights, &epilogue, output).unwrap();
@@ -129,17 +162,30 @@ fn check(isa: Isa, seed: u64) {
         let inputs: Vec<NhwcInput> = stored
             .iter()
             .zip(&parts)
-            .map(|(stored, &channels)| NhwcInput { values: stored.values(), channels })
+            .map(|(stored, &channels)| NhwcInput {
+                values: stored.values(),
+                channels,
+            })
             .collect();
         conv2d(&inputs, size, &weights, walk, &epilogue, output).unwrap();
     }
     if out_half {
         half.convert_to_f32_slice(&mut wide);
     }
-    assert!(wide[..GUARD].iter().chain(&wide[inside.end..]).all(|&guard| guard == 7.0), "{label}");
+    assert!(
+        wide[..GUARD]
+            .iter()
+            .chain(&wide[inside.end..])
+            .all(|&guard| guard == 7.0),
+        "{label}"
+    );
 
     for pixel in 0..pixels {
-        let (sample, y, x) = (pixel / (out_height * out_width), pixel / out_width % out_height, pixel % out_width);
+        let (sample, y, x) = (
+            pixel / (out_height * out_width),
+            pixel / out_width % out_height,
+            pixel % out_width,
+        );
         // The sum and the sum of magnitudes, which bounds the rounding.
         let sum = |row: usize| {
             let (mut sum, mut magnitude) = (0f64, 0f64);
@@ -162,11 +208,16 @@ fn check(isa: Isa, seed: u64) {
                     before += part;
                 }
             }
-            (sum + bias.as_ref().map_or(0.0, |bias| f64::from(bias[row])), magnitude)
+            (
+                sum + bias.as_ref().map_or(0.0, |bias| f64::from(bias[row])),
+                magnitude,
+            )
         };
         for output in 0..outputs {
             let (value, mut magnitude) = sum(output);
-            let shift = shift.as_ref().map_or(0.0, |s| f64::from(s[sample * outputs + output]));
+            let shift = shift
+                .as_ref()
+                .map_or(0.0, |s| f64::from(s[sample * outputs + output]));
             let mut expected = activate(activation, value + shift);
             if gated {
                 let (gate, gate_magnitude) = sum(outputs + output);
@@ -176,7 +227,11 @@ fn check(isa: Isa, seed: u64) {
             let index = pixel * outputs + output;
             expected += residual.as_ref().map_or(0.0, |r| f64::from(r.wide[index]));
             let found = f64::from(wide[inside.start + index]);
-            let rounding = if out_half { expected.abs() / 2048.0 + 6e-8 } else { 0.0 };
+            let rounding = if out_half {
+                expected.abs() / 2048.0 + 6e-8
+            } else {
+                0.0
+            };
             let bound = 1e-6 * (magnitude + 3.0) + rounding;
             assert!(
                 (found - expected).abs() <= bound,
@@ -199,15 +254,35 @@ fn random_calls_match_double_precision() {
 fn nan_and_infinity_reach_exactly_their_neighbourhood() {
     for isa in Isa::available() {
         for special in [f32::NAN, f32::INFINITY] {
-            let size = ImageSize { batch: 1, height: 20, width: 20 };
+            let size = ImageSize {
+                batch: 1,
+                height: 20,
+                width: 20,
+            };
             let mut input = vec![0.5f32; 400 * 3];
             input[(10 * 20 + 10) * 3 + 1] = special;
-            let weights = PackedWeights::from_conv2d_for(isa, &[0.25; 27 * 5], [5, 3, 3, 3], Storage::F32).unwrap();
+            let weights =
+                PackedWeights::from_conv2d_for(isa, &[0.25; 27 * 5], [5, 3, 3, 3], Storage::F32)
+                    .unwrap();
             let mut output = vec![0f32; 400 * 5];
-            let inputs = [NhwcInput { values: Values::F32(&input), channels: 3 }];
-            let walk = Walk { stride: 1, padding: 1 };
+            let inputs = [NhwcInput {
+                values: Values::F32(&input),
+                channels: 3,
+            }];
+            let walk = Walk {
+                stride: 1,
+                padding: 1,
+            };
             let epilogue = Epilogue::default();
-            conv2d(&inputs, size, &weights, walk, &epilogue, ValuesMut::F32(&mut output)).unwrap();
+            conv2d(
+                &inputs,
+                size,
+                &weights,
+                walk,
+                &epilogue,
+                ValuesMut::F32(&mut output),
+            )
+            .unwrap();
             for (index, value) in output.iter().enumerate() {
                 let (y, x) = (index / 100, index / 5 % 20);
                 let near = y.abs_diff(10) <= 1 && x.abs_diff(10) <= 1;
@@ -220,14 +295,20 @@ fn nan_and_infinity_reach_exactly_their_neighbourhood() {
 #[test]
 fn folded_batch_norm_equals_norm_after_convolution() {
     let (weight, bias) = (vec![0.5f32, -1.0, 2.0, 0.25], vec![0.1f32, -0.2]);
-    let norm =
-        BatchNorm { gamma: &[1.5, 0.5], beta: &[0.3, -0.4], mean: &[0.2, -0.1], variance: &[0.9, 2.0], epsilon: 1e-5 };
+    let norm = BatchNorm {
+        gamma: &[1.5, 0.5],
+        beta: &[0.3, -0.4],
+        mean: &[0.2, -0.1],
+        variance: &[0.9, 2.0],
+        epsilon: 1e-5,
+    };
     let (mut folded, mut folded_bias) = (weight.clone(), bias.clone());
     fold_batch_norm(&mut folded, &mut folded_bias, &norm).unwrap();
     for output in 0..2 {
         let plain = 3.0 * weight[2 * output] - 2.0 * weight[2 * output + 1] + bias[output];
         let deviation = (norm.variance[output] + 1e-5).sqrt();
-        let expected = (plain - norm.mean[output]) / deviation * norm.gamma[output] + norm.beta[output];
+        let expected =
+            (plain - norm.mean[output]) / deviation * norm.gamma[output] + norm.beta[output];
         let found = 3.0 * folded[2 * output] - 2.0 * folded[2 * output + 1] + folded_bias[output];
         assert!((expected - found).abs() < 1e-6, "{expected} {found}");
     }
@@ -240,10 +321,24 @@ fn wrong_arguments_are_refused_and_leave_the_output() {
     let input = vec![1f32; 4 * 4 * 2];
     let mut output = vec![9f32; 4 * 4 * 2];
     let mut call = |values: &[f32], channels, height, padding, epilogue: &Epilogue| {
-        let inputs = [NhwcInput { values: Values::F32(values), channels }];
-        let size = ImageSize { batch: 1, height, width: 4 };
+        let inputs = [NhwcInput {
+            values: Values::F32(values),
+            channels,
+        }];
+        let size = ImageSize {
+            batch: 1,
+            height,
+            width: 4,
+        };
         let walk = Walk { stride: 1, padding };
-        conv2d(&inputs, size, &weights, walk, epilogue, ValuesMut::F32(&mut output))
+        conv2d(
+            &inputs,
+            size,
+            &weights,
+            walk,
+            epilogue,
+            ValuesMut::F32(&mut output),
+        )
     };
     let plain = Epilogue::default();
     assert!(call(&input[1..], 2, 4, 1, &plain).is_err());
@@ -252,11 +347,20 @@ fn wrong_arguments_are_refused_and_leave_the_output() {
     assert!(call(&input, 2, 4, 0, &plain).is_err());
     assert!(call(&input, 2, 4, usize::MAX, &plain).is_err());
     assert!(call(&input, 2, usize::MAX, 1, &plain).is_err());
-    let short = Epilogue { bias: Some(&[1.0]), ..plain };
+    let short = Epilogue {
+        bias: Some(&[1.0]),
+        ..plain
+    };
     assert!(call(&input, 2, 4, 1, &short).is_err());
-    let short = Epilogue { shift: Some(&[1.0]), ..plain };
+    let short = Epilogue {
+        shift: Some(&[1.0]),
+        ..plain
+    };
     assert!(call(&input, 2, 4, 1, &short).is_err());
-    let short = Epilogue { residual: Some(Values::F32(&[1.0])), ..plain };
+    let short = Epilogue {
+        residual: Some(Values::F32(&[1.0])),
+        ..plain
+    };
     assert!(call(&input, 2, 4, 1, &short).is_err());
     call(&input, 2, 4, 1, &plain).unwrap();
     assert!(PackedWeights::from_conv2d(&[1.0; 35], [2, 2, 3, 3], Storage::F32).is_err());
@@ -264,7 +368,16 @@ fn wrong_arguments_are_refused_and_leave_the_output() {
     assert!(PackedWeights::from_conv2d(&[], [usize::MAX, 2, 3, 3], Storage::F32).is_err());
     assert!(PackedWeights::from_geglu(&[1.0; 9], [3, 3], Storage::F32).is_err());
     let short = [1.0; 3];
-    assert!(linear(Values::F32(&short), [1, 1], &weights, &plain, ValuesMut::F32(&mut [0.0; 2])).is_err());
+    assert!(
+        linear(
+            Values::F32(&short),
+            [1, 1],
+            &weights,
+            &plain,
+            ValuesMut::F32(&mut [0.0; 2])
+        )
+        .is_err()
+    );
 }
 
 #[test]

@@ -65,7 +65,10 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize>(
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn widen(source: &[f16], target: &mut [f32]) {
     let whole = source.len() / LANES * LANES;
-    for (source, target) in source.chunks_exact(LANES).zip(target.chunks_exact_mut(LANES)) {
+    for (source, target) in source
+        .chunks_exact(LANES)
+        .zip(target.chunks_exact_mut(LANES))
+    {
         // SAFETY: both chunks hold 8 values, and f16 is a u16 in memory.
         unsafe {
             let halves = _mm_loadu_si128(source.as_ptr().cast());
@@ -77,8 +80,23 @@ unsafe fn widen(source: &[f16], target: &mut [f32]) {
 
 pub(in super::super) static KERNELS: KernelSet = KernelSet {
     columns: 2 * LANES,
-    full: &[tile::<1, 2> as Microkernel, tile::<2, 2>, tile::<3, 2>, tile::<4, 2>, tile::<5, 2>, tile::<6, 2>],
-    half: &[tile::<1, 1> as Microkernel, tile::<2, 1>, tile::<3, 1>, tile::<4, 1>, tile::<5, 1>, tile::<6, 1>],
+    full: &[
+        tile::<1, 2> as Microkernel,
+        tile::<2, 2>,
+        tile::<3, 2>,
+        tile::<4, 2>,
+        tile::<5, 2>,
+        tile::<6, 2>,
+    ],
+    half: &[
+        tile::<1, 1> as Microkernel,
+        tile::<2, 1>,
+        tile::<3, 1>,
+        tile::<4, 1>,
+        tile::<5, 1>,
+        tile::<6, 1>,
+    ],
     finish: super::super::epilogue::finish_avx2,
     widen,
+    transforms: &super::super::transform::avx2::TRANSFORMS,
 };

@@ -7,6 +7,7 @@ pub(super) mod avx512;
 pub(super) mod portable;
 
 use super::epilogue::FinishTile;
+use super::transform::Transforms;
 use half::f16;
 
 /// The most rows that a tile of any instruction set has.
@@ -32,8 +33,14 @@ pub(super) struct Run {
 /// The instruction set is available; `left` can be read at `row · stride + offset + 0..length`
 /// for every row of the kernel and every run; `right` holds (sum of lengths) × columns values and
 /// `tile` rows × columns.
-pub(super) type Microkernel =
-    unsafe fn(left: *const f32, stride: usize, runs: &[Run], right: *const f32, tile: *mut f32, accumulate: bool);
+pub(super) type Microkernel = unsafe fn(
+    left: *const f32,
+    stride: usize,
+    runs: &[Run],
+    right: *const f32,
+    tile: *mut f32,
+    accumulate: bool,
+);
 
 /// What one instruction set brings.
 pub(super) struct KernelSet {
@@ -47,4 +54,6 @@ pub(super) struct KernelSet {
     pub(super) finish: FinishTile,
     /// Converts a panel of weights. Safety: the instruction set is available.
     pub(super) widen: unsafe fn(&[f16], &mut [f32]),
+    /// Winograd's transforms.
+    pub(super) transforms: &'static Transforms,
 }
