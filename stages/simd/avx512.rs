@@ -89,9 +89,7 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn round(self, a: __m512) -> __m512 {
         // SAFETY: `self` proves that the machine has the instruction.
-        unsafe {
-            _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a)
-        }
+        unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
     }
 
     #[inline(always)]

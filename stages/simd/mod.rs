@@ -86,4 +86,4 @@ mod sealed {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -95,7 +95,11 @@ impl Simd for Portable {
         let mut result = a;
         for value in &mut result {
             let rounded = (*value + SHIFT) - SHIFT;
-            *value = if value.abs() < 4_194_304.0 { rounded } else { *value };
+            *value = if value.abs() < 4_194_304.0 {
+                rounded
+            } else {
+                *value
+            };
         }
         result
     }

@@ -145,8 +145,22 @@ impl<T: Element> Block<'_, T> {
         let mut first_key = 0;
         while first_key < kv_tokens {
             let count = keys.min(kv_tokens - first_key);
-            copy_tile(simd, &self.k, self.batch, self.head, first_key, &mut k[..count * head_dim]);
-            copy_tile(simd, &self.v, self.batch, self.head, first_key, &mut v[..count * head_dim]);
+            copy_tile(
+                simd,
+                &self.k,
+                self.batch,
+                self.head,
+                first_key,
+                &mut k[..count * head_dim],
+            );
+            copy_tile(
+                simd,
+                &self.v,
+                self.batch,
+                self.head,
+                first_key,
+                &mut v[..count * head_dim],
+            );
             for group in 0..groups {
                 let columns = group * width..(group + 1) * width;
                 let values = columns.start * head_dim..columns.end * head_dim;
@@ -201,7 +215,13 @@ impl<T: Element> Block<'_, T> {
 
     /// Divides by the sums and writes queries back as rows.
     #[inline(always)]
-    fn store_output<S: Simd, const C: usize>(&self, simd: S, queries: usize, out: &[f32], sum: &[f32]) {
+    fn store_output<S: Simd, const C: usize>(
+        &self,
+        simd: S,
+        queries: usize,
+        out: &[f32],
+        sum: &[f32],
+    ) {
         let head_dim = self.q.layout.head_dim;
         let width = C * S::LANES;
         for lane in (0..queries).step_by(S::LANES) {
@@ -217,7 +237,10 @@ impl<T: Element> Block<'_, T> {
                 simd.transpose(&mut block);
                 for (i, vector) in block.iter().enumerate().take(S::LANES.min(queries - lane)) {
                     // SAFETY: the query is one of this block's, which no other task writes.
-                    let row = unsafe { self.output.row(self.batch, self.head, self.first + lane + i) };
+                    let row = unsafe {
+                        self.output
+                            .row(self.batch, self.head, self.first + lane + i)
+                    };
                     let target = &mut row[channel..];
                     if target.len() >= S::LANES {
                         T::store(simd, target, *vector);
@@ -261,7 +284,11 @@ fn copy_tile<S: Simd, T: Element>(
         let whole = source.len() / S::LANES * S::LANES;
         let mut channel = 0;
         while channel < whole {
-            f32::store(simd, &mut target[channel..], T::load(simd, &source[channel..]));
+            f32::store(
+                simd,
+                &mut target[channel..],
+                T::load(simd, &source[channel..]),
+            );
             channel += S::LANES;
         }
         while channel < source.len() {
@@ -363,7 +390,8 @@ unsafe fn step<S: Simd, const C: usize>(simd: S, step: Step<'_>) {
                     let mut sums = [[simd.splat(0.0); C]; $rows];
                     for (r, row) in sums.iter_mut().enumerate() {
                         for (c, value) in row.iter_mut().enumerate() {
-                            let before = simd.load_ptr(out.add((channel + r) * width + c * S::LANES));
+                            let before =
+                                simd.load_ptr(out.add((channel + r) * width + c * S::LANES));
                             *value = simd.mul(before, correction[c]);
                         }
                     }

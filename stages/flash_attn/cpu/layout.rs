@@ -77,7 +77,9 @@ impl HeadLayout {
         if sizes.contains(&0) {
             return Err(AttentionError::Shape {
                 what,
-                reason: format!("(batch, heads, tokens, head_dim) is {sizes:?}; every size must be at least 1"),
+                reason: format!(
+                    "(batch, heads, tokens, head_dim) is {sizes:?}; every size must be at least 1"
+                ),
             });
         }
         self.axes()
@@ -104,7 +106,9 @@ impl HeadLayout {
             if stride < span {
                 return Err(AttentionError::Shape {
                     what,
-                    reason: format!("in {self:?} rows overlap: a stride of {stride} is less than the {span} values it must step over"),
+                    reason: format!(
+                        "in {self:?} rows overlap: a stride of {stride} is less than the {span} values it must step over"
+                    ),
                 });
             }
             span += (size - 1) * stride;

@@ -82,7 +82,11 @@ pub fn attention_with<T: Element>(
     let layout = q.layout;
     let work = layout.batch * layout.heads * layout.tokens * k.layout.tokens * layout.head_dim;
     let parallel = work >= PARALLEL_FROM;
-    let threads = if parallel { rayon::current_num_threads() } else { 1 };
+    let threads = if parallel {
+        rayon::current_num_threads()
+    } else {
+        1
+    };
     let tiling = Tiling::new(&layout, k.layout.tokens, threads);
     let blocks = layout.tokens.div_ceil(tiling.queries);
     let output = Output::new(out.values, out.layout);
@@ -136,7 +140,11 @@ fn check<T>(
     for (what, layout, found) in lengths {
         let needed = layout.extent(what)?;
         if needed > found {
-            return Err(AttentionError::Length { what, needed, found });
+            return Err(AttentionError::Length {
+                what,
+                needed,
+                found,
+            });
         }
     }
     let sizes = |layout: HeadLayout| (layout.batch, layout.heads, layout.tokens, layout.head_dim);
@@ -150,7 +158,9 @@ fn check<T>(
         if found != expected {
             return Err(AttentionError::Shape {
                 what,
-                reason: format!("(batch, heads, tokens, head_dim) is {found:?}, expected {expected:?}"),
+                reason: format!(
+                    "(batch, heads, tokens, head_dim) is {found:?}, expected {expected:?}"
+                ),
             });
         }
     }
@@ -160,7 +170,9 @@ fn check<T>(
             reason: format!("head_dim is {head_dim}; at most {MAX_HEAD_DIM} can be run"),
         });
     }
-    let queries = batch.checked_mul(heads).and_then(|heads| heads.checked_mul(q.layout.tokens));
+    let queries = batch
+        .checked_mul(heads)
+        .and_then(|heads| heads.checked_mul(q.layout.tokens));
     if queries
         .and_then(|queries| queries.checked_mul(k.layout.tokens))
         .and_then(|logits| logits.checked_mul(head_dim))
