@@ -16,6 +16,8 @@ pub mod flash_attn;
 mod fp16;
 #[cfg(feature = "fused-ops")]
 pub mod fused_ops;
+#[cfg(any(feature = "flash-attn", feature = "fused-ops"))]
+pub mod simd;
 
 /// One rung of the ladder.
 pub struct Stage {
