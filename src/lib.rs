@@ -5,6 +5,7 @@
 //! feature and a run-time switch, layered over one plain Candle model so that each one's gain is measured alone.
 
 pub mod bench;
+pub mod cli;
 pub mod cuda;
 pub mod diffusion;
 mod error;

@@ -1,2 +1,10 @@
 //! The `mirage` command.
-fn main() {}
+use mirage::bench::memory::CountingAllocator;
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+fn main() -> ExitCode {
+    mirage::cli::run()
+}

@@ -60,6 +60,11 @@ impl StageSet {
         Self::default()
     }
 
+    /// The stages with these names, in the ladder's order; other names are passed over.
+    pub fn of(names: &[&str]) -> Self {
+        Self(LADDER.iter().map(|s| s.name).filter(|s| names.contains(s)).collect())
+    }
+
     /// Every stage of this build that can run on `device`.
     pub fn all(device: &Device) -> Self {
         let runs = |s: &&Stage| s.install.is_some_and(|install| install(Ops::reference(device)).is_ok());
@@ -137,7 +142,7 @@ impl FromStr for StageSpec {
                 )));
             }
         }
-        Ok(Self::Named(StageSet(LADDER.iter().map(|s| s.name).filter(|s| wanted.contains(s)).collect())))
+        Ok(Self::Named(StageSet::of(&wanted)))
     }
 }
 

@@ -1,13 +1,12 @@
 //! The command line: a file per command.
 
-mod bench;
 mod docs;
 mod eval;
-mod generate;
 mod models;
 mod options;
 mod output;
 mod profile;
+mod table;
 mod validate;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -27,8 +26,6 @@ pub struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    Generate(generate::Arguments),
-    Bench(bench::Arguments),
     Profile(profile::Arguments),
     Validate(validate::Arguments),
     Eval(eval::Arguments),
@@ -47,8 +44,6 @@ enum Verdict {
 /// Parses the arguments of this process and runs the command.
 pub fn run() -> ExitCode {
     let verdict = match Arguments::parse().command {
-        Command::Generate(arguments) => generate::run(&arguments),
-        Command::Bench(arguments) => bench::run(&arguments),
         Command::Profile(arguments) => profile::run(&arguments),
         Command::Validate(arguments) => validate::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
@@ -71,7 +66,8 @@ pub fn command() -> clap::Command {
     Arguments::command()
 }
 
-fn version() -> String {
+fn version() -> &'static str {
+    static TEXT: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
     let cuda = if crate::cuda::COMPILED { "+cuda" } else { "-cuda" };
     format!(
         "{} ({})\nstages {} {cuda}\nbuilt for {} by {}, {} profile",
@@ -82,4 +78,6 @@ fn version() -> String {
         env!("MIRAGE_RUSTC"),
         env!("MIRAGE_PROFILE"),
     )
+    });
+    &TEXT
 }

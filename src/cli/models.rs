@@ -1,9 +1,9 @@
 //! `mirage models`: the networks that this build knows.
 use super::Verdict;
+use super::table::table;
 use crate::model::{ModelSpec, PRESETS};
 use anyhow::Result;
 use clap::Args;
-use comfy_table::{CellAlignment, Table, presets};
 
 /// Lists the networks: what they are for, their parameters, where their weights lie, their licence.
 #[derive(Args)]
@@ -41,13 +41,9 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
         println!("{}", serde_json::to_string_pretty(&entries)?);
         return Ok(Verdict::Passed);
     }
-    let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(["model", "parameters", "about", "weights", "licence"]);
+    let mut table = table(&["model", "about", "weights", "licence", "parameters"], 4);
     for e in &entries {
-        table.add_row([e.name, &grouped(e.parameters), e.about, e.weights, e.licence]);
-    }
-    if let Some(column) = table.column_mut(1) {
-        column.set_cell_alignment(CellAlignment::Right);
+        table.add_row([e.name, e.about, e.weights, e.licence, &grouped(e.parameters)]);
     }
     println!("{table}");
     println!("reference:CHANNELS gives the reference network with any multiple of 16 base channels.");

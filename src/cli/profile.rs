@@ -1,5 +1,6 @@
 //! `mirage profile`: where the time, the arithmetic and the memory of a call go.
 use super::options::{ModelOptions, Size, StageOptions};
+use super::table::table;
 use super::{Verdict, output};
 use crate::bench::{memory, trace::chrome_trace};
 use crate::model::formula;
@@ -7,7 +8,6 @@ use crate::ops::probe::{Mode, Record};
 use anyhow::Result;
 use candle_core::Tensor;
 use clap::Args;
-use comfy_table::{CellAlignment, Table, presets};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -131,12 +131,7 @@ fn print_sums(title: &str, sums: Vec<(String, Sum)>, calls: f64, most: usize) {
             };
         }
     }
-    let mut table = Table::new();
-    let header = [title, "calls", "ms", "share", "GFLOP", "GFLOP/s", "MB", "GB/s"];
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(header);
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
+    let mut table = table(&[title, "calls", "ms", "share", "GFLOP", "GFLOP/s", "MB", "GB/s"], 1);
     let left = sums.len().saturating_sub(most);
     let others = (left > 0).then(|| (format!("{left} others"), rest));
     for (name, s) in sums.into_iter().take(most).chain(others).chain([("all".to_owned(), total)]) {

@@ -1,5 +1,6 @@
 //! `mirage validate`: every op against its definition on this machine, and whether a network suits tensor cores.
 use super::Verdict;
+use super::table::table;
 use super::options::{DeviceSpec, Size, StageOptions};
 use crate::bench::readiness::{self, Shape};
 use crate::model::{ModelSpec, reference};
@@ -7,7 +8,6 @@ use crate::ops::cases;
 use crate::stages::StageSet;
 use anyhow::Result;
 use clap::Args;
-use comfy_table::{Table, presets};
 
 /// Checks the stages on this machine, and a network's sizes against what tensor cores want.
 ///
@@ -44,7 +44,7 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
     let (set, ops) = arguments.stages.install(&device)?;
     let seed = arguments.seed.unwrap_or_else(rand::random);
     println!("Ops through {set} on {}, seed {seed}:", arguments.device);
-    let mut table = new_table(&["case", "run by", "largest error", "allowed", ""]);
+    let mut table = table(&["case", "run by", "largest error", "allowed", ""], 2);
     let (mut checked, mut wrong) = (0, 0);
     for case in cases::all() {
         ops.probe.set(crate::ops::probe::Mode::Count);
@@ -86,17 +86,11 @@ fn readiness_report(arguments: &Arguments, set: &StageSet) -> Result<()> {
         println!("  every layer's sizes fit.");
         return Ok(());
     }
-    let mut table = new_table(&["layer", "fault", "change"]);
+    let mut table = table(&["layer", "fault", "change"], 3);
     for f in &findings {
         table.add_row([&f.layer, &f.fault, &f.change]);
     }
     println!("{table}");
     println!("{} findings in {} tensors.", findings.len(), parameters.len());
     Ok(())
-}
-
-fn new_table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(header);
-    table
 }

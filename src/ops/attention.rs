@@ -1,7 +1,7 @@
 //! `softmax(q·kᵀ·scale)·v`: scaled dot-product attention (arXiv:1706.03762).
 use super::probe::{Call, Op};
 use super::{Ops, bytes};
-use candle_core::{D, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 /// The slot.
 pub trait Attention: Send + Sync {
@@ -35,6 +35,6 @@ impl Attention for Reference {
 
     fn run(&self, q: &Tensor, k: &Tensor, v: &Tensor, scale: f64) -> Result<Tensor> {
         let weights = (q.contiguous()?.matmul(&k.transpose(2, 3)?.contiguous()?)? * scale)?;
-        candle_nn::ops::softmax(&weights, D::Minus1)?.matmul(&v.contiguous()?)
+        candle_nn::ops::softmax_last_dim(&weights)?.matmul(&v.contiguous()?)
     }
 }

@@ -1,0 +1,119 @@
+//! A report's rows in words: cells for a terminal, a markdown table for a page.
+use super::report::{Report, Row, Status};
+use std::fmt::Write;
+
+/// Column titles, the first aligned left.
+pub const TITLES: [&str; 12] = [
+    "run", "ms/call", "p95", "p99", "ms/sequence", "± MAD", "fps", "vs none", "vs before", "weights MiB", "activations MiB", "error",
+];
+
+/// What random weights mean for these numbers; printed with every table.
+pub const RANDOM_WEIGHTS: &str = "Weights by formula are random: this measures speed, what is drawn is not video.";
+
+/// The cells of row `i`.
+pub fn cells(report: &Report, i: usize) -> Vec<String> {
+    let row = &report.rows[i];
+    let reason = match &row.status {
+        Status::Timed => None,
+        Status::NoCall => Some("not timed: ran no call".to_owned()),
+        Status::Refused(why) => Some(format!("refused: {why}")),
+        Status::Wrong(why) => Some(format!("WRONG, not timed: {why}")),
+    };
+    if let Some(reason) = reason {
+        return vec![row.name.clone(), reason];
+    }
+    let number = |value: Option<f64>, digits: usize| value.map_or("–".to_owned(), |v| format!("{v:.digits$}"));
+    let times = |value: Option<f64>| value.map_or("–".to_owned(), |v| format!("{v:.2} ×"));
+    let mebibytes = |bytes: Option<u64>| number(bytes.map(|b| b as f64 / f64::from(1 << 20)), 1);
+    let call = |f: fn(&super::statistics::Summary) -> f64| number(row.call.as_ref().map(f), 2);
+    let sequence = |f: fn(&super::statistics::Summary) -> f64| number(row.sequence.as_ref().map(f), 2);
+    vec![
+        row.name.clone(),
+        call(|s| s.median),
+        call(|s| s.p95),
+        call(|s| s.p99),
+        sequence(|s| s.median),
+        sequence(|s| s.mad),
+        number(row.frames_per_second(report.work.batch), 2),
+        times(none(report).and_then(|j| report.speedup(i, j))),
+        times(report.before(i).and_then(|j| report.speedup(i, j))),
+        mebibytes(row.weights),
+        mebibytes(row.activations),
+        row.error.map_or("–".to_owned(), |e| format!("{e:.1e}")),
+    ]
+}
+
+/// The row of plain Candle.
+fn none(report: &Report) -> Option<usize> {
+    report.rows.iter().position(|r| r.name == "none")
+}
+
+/// Who ran how many calls of which op in one sequence, by row.
+pub fn callers(row: &Row) -> String {
+    let calls: Vec<String> = row.calls.iter().map(|(who, n)| format!("{who} {n}")).collect();
+    calls.join(", ")
+}
+
+/// What was run, where and when, in a sentence.
+pub fn caption(report: &Report) -> String {
+    let w = &report.work;
+    let random = if w.weights == "formula" { format!(" {RANDOM_WEIGHTS}") } else { String::new() };
+    format!(
+        "{} at {}x{}, batch {}, {} calls a sequence, on {} ({}, {} threads); mirage {}; `{}`.{random}",
+        w.model, w.width, w.height, w.batch, w.steps, w.device, report.machine.cpu, report.machine.threads,
+        report.build.version, report.command
+    )
+}
+
+/// The table as markdown, with its caption.
+pub fn markdown(report: &Report) -> String {
+    let mut text = format!("{}\n\n| {} |\n|---|{}\n", caption(report), TITLES.join(" | "), "--:|".repeat(TITLES.len() - 1));
+    for i in 0..report.rows.len() {
+        let mut cells = cells(report, i);
+        cells.resize(TITLES.len(), String::new());
+        let _ = writeln!(text, "| {} |", cells.join(" | ")); // a String takes every write
+    }
+    for row in report.rows.iter().filter(|r| !r.calls.is_empty()) {
+        let _ = writeln!(text, "\n{} ran: {}.", row.name, callers(row));
+    }
+    text
+}
+
+/// Puts `table` between the markers `<!-- bench:begin NAME -->` and `<!-- bench:end NAME -->` of `page`; all else stays.
+///
+/// # Errors
+/// A page without the two markers in this order.
+pub fn insert(page: &str, name: &str, table: &str) -> anyhow::Result<String> {
+    let (begin, end) = (format!("<!-- bench:begin {name} -->"), format!("<!-- bench:end {name} -->"));
+    let missing = || anyhow::anyhow!("the page lacks the lines {begin} and {end}, between which the table goes");
+    let (head, rest) = page.split_once(&begin).ok_or_else(missing)?;
+    let (_, tail) = rest.split_once(&end).ok_or_else(missing)?;
+    Ok(format!("{head}{begin}\n{}\n{end}{tail}", table.trim_end()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::report::tests::{report, row};
+    use super::*;
+
+    #[test]
+    fn cells_of_timed_and_untimed_rows() {
+        let refused = Row::untimed("+custom-ptx".into(), vec![], Status::Refused("no GPU".into()));
+        let report = report(vec![row("none", 10.0), row("+fp16", 4.0), refused]);
+        let line = cells(&report, 1).join("|");
+        assert_eq!(line, "+fp16|4.00|4.04|4.04|4.00|0.04|250.00|2.50 ×|2.50 ×|–|–|–");
+        assert_eq!(cells(&report, 2), ["+custom-ptx", "refused: no GPU"]);
+        assert_eq!(cells(&report, 0)[8], "–");
+        let text = markdown(&report);
+        assert!(text.contains(RANDOM_WEIGHTS) && text.contains("| +custom-ptx | refused: no GPU |"), "{text}");
+    }
+
+    #[test]
+    fn a_table_replaces_only_what_lies_between_its_markers() {
+        let page = "a\n<!-- bench:begin x -->\nold\n<!-- bench:end x -->\nb\n";
+        let new = insert(page, "x", "new\n").unwrap();
+        assert_eq!(new, "a\n<!-- bench:begin x -->\nnew\n<!-- bench:end x -->\nb\n");
+        assert_eq!(insert(&new, "x", "new\n").unwrap(), new);
+        assert!(insert(page, "y", "new").is_err());
+    }
+}

@@ -1,0 +1,212 @@
+//! A benchmark's results: what was run, on what, by whom, and what came out. Written to JSON row by row.
+use super::statistics::Summary;
+use serde::{Deserialize, Serialize};
+use std::io::Write;
+use std::path::Path;
+
+/// A whole benchmark.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Where it ran.
+    pub machine: Machine,
+    /// What ran.
+    pub build: Build,
+    /// The command line.
+    pub command: String,
+    /// Seconds since 1970.
+    pub unix_time: u64,
+    /// What every row did.
+    pub work: Work,
+    /// One for each rung and peer, in the order in which they ran.
+    pub rows: Vec<Row>,
+}
+
+/// The work of every row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// The network.
+    pub model: String,
+    /// Where its weights came from; `formula` weights are random: a benchmark, not video.
+    pub weights: String,
+    /// Pixels in a row.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// Frames in a batch.
+    pub batch: usize,
+    /// Calls of the network in one sequence.
+    pub steps: usize,
+    /// The device.
+    pub device: String,
+}
+
+/// The machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// The processor's name.
+    pub cpu: String,
+    /// Threads that the work may use.
+    pub threads: usize,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// The operating system.
+    pub system: String,
+}
+
+/// The program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Build {
+    /// As `--version` gives it.
+    pub version: String,
+}
+
+/// One rung or peer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// The rung (`none`, `+fp16` …), the set of stages, or the peer's name.
+    pub name: String,
+    /// The stages; empty for plain Candle and for peers.
+    pub stages: Vec<String>,
+    /// What became of it.
+    pub status: Status,
+    /// Milliseconds for one call of the network.
+    pub call: Option<Summary>,
+    /// Milliseconds for one sequence.
+    pub sequence: Option<Summary>,
+    /// The most bytes in use while it ran, beyond the weights.
+    pub activations: Option<u64>,
+    /// Bytes that the weights occupy as prepared.
+    pub weights: Option<u64>,
+    /// Largest difference from plain Candle in f32, as a share of the largest magnitude.
+    pub error: Option<f64>,
+    /// Calls in one sequence by op and stage, as `conv2d:fused-ops`.
+    pub calls: Vec<(String, u64)>,
+    /// Reasons not to believe the timings.
+    pub warnings: Vec<String>,
+}
+
+/// What became of a row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind", content = "reason")]
+pub enum Status {
+    /// It was right and has timings.
+    Timed,
+    /// Its newest stage ran no call, so it was not timed.
+    NoCall,
+    /// It could not run, and this is why.
+    Refused(String),
+    /// Its results were wrong, so it was not timed.
+    Wrong(String),
+}
+
+impl Row {
+    /// A row that was not timed.
+    pub fn untimed(name: String, stages: Vec<String>, status: Status) -> Self {
+        let none = (None, None, None);
+        let (call, sequence, error) = (none.0, none.1, None);
+        Self { name, stages, status, call, sequence, activations: None, weights: None, error, calls: vec![], warnings: vec![] }
+    }
+
+    /// Frames a second, when a sequence is a frame's work.
+    pub fn frames_per_second(&self, batch: usize) -> Option<f64> {
+        self.sequence.as_ref().map(|s| 1e3 * batch as f64 / s.median)
+    }
+}
+
+impl Report {
+    /// How many times faster row `i` is than row `j`, by their medians.
+    pub fn speedup(&self, i: usize, j: usize) -> Option<f64> {
+        let median = |k: usize| self.rows.get(k)?.sequence.as_ref().map(|s| s.median);
+        Some(median(j)? / median(i)?)
+    }
+
+    /// The last timed row before `i`.
+    pub fn before(&self, i: usize) -> Option<usize> {
+        (0..i).rev().find(|j| self.rows[*j].sequence.is_some())
+    }
+
+    /// Writes the report so far, whole: into a file beside `path`, which then takes its place.
+    ///
+    /// # Errors
+    /// A folder that is not there, a full disk.
+    pub fn save(&self, path: &Path) -> anyhow::Result<()> {
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        serde_json::to_writer_pretty(&mut file, self)?;
+        file.write_all(b"\n")?;
+        file.persist(path)?;
+        Ok(())
+    }
+
+    /// Reads a report.
+    ///
+    /// # Errors
+    /// A file that is not there or not a report.
+    pub fn load(path: &Path) -> anyhow::Result<Self> {
+        use anyhow::Context;
+        let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("{} is not a report of `mirage bench`", path.display()))
+    }
+}
+
+/// Reads what the operating system says of this machine.
+pub fn machine() -> Machine {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let field = |text: &str, name: &str| -> Option<String> {
+        let line = text.lines().find(|l| l.starts_with(name))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    };
+    let kibibytes = |text: String| text.split_whitespace().next().and_then(|n| n.parse::<u64>().ok());
+    Machine {
+        cpu: field(&read("/proc/cpuinfo"), "model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
+        threads: rayon::current_num_threads(),
+        memory: field(&read("/proc/meminfo"), "MemTotal").and_then(kibibytes).unwrap_or(0) * 1024,
+        system: format!("{} {}", std::env::consts::OS, read("/proc/sys/kernel/osrelease").trim()),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn row(name: &str, ms: f64) -> Row {
+        let timings = [ms, ms * 1.01, ms * 0.99];
+        let summary = Summary::new(&timings);
+        Row { call: summary.clone(), sequence: summary, ..Row::untimed(name.into(), vec![], Status::Timed) }
+    }
+
+    pub(crate) fn report(rows: Vec<Row>) -> Report {
+        let work = Work {
+            model: "reference-tiny".into(),
+            weights: "formula".into(),
+            width: 64,
+            height: 64,
+            batch: 1,
+            steps: 5,
+            device: "cpu".into(),
+        };
+        let build = Build { version: "0.1.0 (abc)".into() };
+        Report { machine: machine(), build, command: "mirage bench".into(), unix_time: 1, work, rows }
+    }
+
+    #[test]
+    fn speed_ups_pass_over_rows_without_a_time() {
+        let refused = Row::untimed("+x".into(), vec![], Status::Refused("no GPU".into()));
+        let report = report(vec![row("none", 10.0), refused, row("+y", 4.0)]);
+        assert_eq!(report.before(2), Some(0));
+        assert_eq!(report.speedup(2, 0), Some(2.5));
+        assert_eq!(report.speedup(1, 0), None);
+        assert_eq!(report.rows[2].frames_per_second(2), Some(500.0));
+    }
+
+    #[test]
+    fn a_saved_report_reads_back_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("r.json");
+        let report = report(vec![row("none", 10.0), Row::untimed("b".into(), vec![], Status::NoCall)]);
+        report.save(&path).unwrap();
+        assert_eq!(Report::load(&path).unwrap(), report);
+        std::fs::write(&path, "{}").unwrap();
+        assert!(Report::load(&path).unwrap_err().to_string().contains("not a report"));
+    }
+}
