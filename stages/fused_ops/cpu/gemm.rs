@@ -57,6 +57,16 @@ struct Region {
     row_stride: usize,
 }
 
+/// One block of the inner dimension by one unit of panels.
+struct Step {
+    block: usize,
+    unit: usize,
+    /// Where the unit's sums wait between blocks.
+    slot: usize,
+    /// The block and unit that follow, whose weights are fetched meanwhile.
+    next: Option<(usize, usize)>,
+}
+
 impl<'a> Product<'a> {
     /// Chooses feed, regions and groups. The arguments have been checked against each other.
     pub(super) fn new(
@@ -205,12 +215,23 @@ impl<'a> Product<'a> {
                 self.copy_window(region_index, &region, left);
                 *packed = Some(region_index);
             }
-            for unit in units {
+            for unit in units.clone() {
                 for block in 0..blocks {
                     self.window_runs(block, runs);
+                    let next = match (block + 1 < blocks, unit + 1 < units.end) {
+                        (true, _) => Some((block + 1, unit)),
+                        (false, true) => Some((0, unit + 1)),
+                        (false, false) => None,
+                    };
                     // SAFETY: see above.
                     unsafe {
-                        self.block(&region, left.as_slice(), runs, block, unit, 0, sums, panel)
+                        let step = Step {
+                            block,
+                            unit,
+                            slot: 0,
+                            next,
+                        };
+                        self.block(&region, &step, left.as_slice(), runs, sums, panel)
                     };
                 }
             }
@@ -242,8 +263,19 @@ impl<'a> Product<'a> {
                 left
             };
             for (slot, unit) in Range::clone(&units).enumerate() {
+                let next = match (slot + 1 < units.len(), block + 1 < blocks) {
+                    (true, _) => Some((block, unit + 1)),
+                    (false, true) => Some((block + 1, units.start)),
+                    (false, false) => None,
+                };
                 // SAFETY: see above.
-                unsafe { self.block(&region, left, runs, block, unit, slot, sums, panel) };
+                let step = Step {
+                    block,
+                    unit,
+                    slot,
+                    next,
+                };
+                unsafe { self.block(&region, &step, left, runs, sums, panel) };
             }
         }
     }
@@ -324,22 +356,24 @@ impl<'a> Product<'a> {
     /// # Safety
     /// `left` covers `line · line_stride + row · row_stride + run` for every line, row and run; the
     /// output is this task's own.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one inner step with all of its state"
-    )]
     unsafe fn block(
         &self,
         region: &Region,
+        step: &Step,
         left: &[f32],
         runs: &[Run],
-        block: usize,
-        unit: usize,
-        slot: usize,
         sums: &mut [f32],
         converted: &mut [f32],
     ) {
         let weights = self.weights;
+        let &Step {
+            block,
+            unit,
+            slot,
+            next,
+        } = step;
+        let next = next.map_or(&[][..], |(block, unit)| weights.panel_bytes(block, unit));
+        let mut fetched = 0;
         let kernels = weights.isa().kernels();
         let (first_column, width) = weights.unit_columns(unit);
         let columns = width.min(weights.outputs - first_column);
@@ -385,6 +419,9 @@ impl<'a> Product<'a> {
                 let left = &left[from..];
                 for (part, right) in right.iter().enumerate().take(parts) {
                     let sums = &mut sums[place + part * pitch..][..rows * width];
+                    // Each tile asks for its stretch of the next panel; later ones for what is near.
+                    let fetch = next.get(fetched..).map_or(right.cast(), <[u8]>::as_ptr);
+                    fetched += length * 64;
                     // SAFETY: the caller's promise for `left`; `right` holds length × width values,
                     // where the runs' lengths add up to length; `sums` was sliced to the tile.
                     unsafe {
@@ -395,6 +432,7 @@ impl<'a> Product<'a> {
                             *right,
                             sums.as_mut_ptr(),
                             !first,
+                            fetch,
                         );
                     }
                 }

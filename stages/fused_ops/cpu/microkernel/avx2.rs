@@ -20,6 +20,7 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize>(
     right: *const f32,
     tile: *mut f32,
     accumulate: bool,
+    fetch: *const u8,
 ) {
     // SAFETY: every pointer below stays inside of what the caller promises: `left` in a row's
     // runs, `right` at k · columns, `tile` at row · columns.
@@ -33,6 +34,7 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize>(
             }
         }
         let mut right = right;
+        let mut fetch = fetch;
         for run in runs {
             let mut left = left.add(run.offset);
             for _ in 0..run.length {
@@ -46,6 +48,8 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize>(
                         *sum = _mm256_fmadd_ps(value, weight, *sum);
                     }
                 }
+                _mm_prefetch::<_MM_HINT_T1>(fetch.cast());
+                fetch = fetch.wrapping_add(64);
                 right = right.add(VECTORS * LANES);
                 left = left.add(1);
             }

@@ -48,6 +48,7 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize>(
     right: *const f32,
     tile: *mut f32,
     accumulate: bool,
+    fetch: *const u8,
 ) {
     // SAFETY: every pointer below stays inside of what the caller promises: `left` in a row's
     // runs, `right` at k · columns, `tile` at row · columns.
@@ -61,6 +62,7 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize>(
             });
         }
         let mut right = right;
+        let mut fetch = fetch;
         for run in runs {
             // One pointer for three rows, which the addressing modes reach as base, base + stride and
             // base + 2 · stride. The compiler would derive all of them from the first pointer by
@@ -84,8 +86,10 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize>(
             };
             for _ in 0..run.length / UNROLL {
                 for ahead in 0..UNROLL {
+                    _mm_prefetch::<_MM_HINT_T1>(fetch.wrapping_add(64 * ahead).cast());
                     step(ahead, &lefts, right);
                 }
+                fetch = fetch.wrapping_add(64 * UNROLL);
                 right = right.add(UNROLL * VECTORS * LANES);
                 for left in &mut lefts {
                     *left = left.wrapping_add(UNROLL);

@@ -29,10 +29,13 @@ pub(super) struct Run {
 /// k walks through the runs one after the other, `right` in one piece. `tile` is row-major with
 /// as many columns as the kernel is wide; the last argument says whether its values are added to.
 ///
+/// One cache line from `fetch` on is asked for in each step: weights that will be needed next arrive
+/// during the products of these.
+///
 /// # Safety
 /// The instruction set is available; `left` can be read at `row · stride + offset + 0..length`
 /// for every row of the kernel and every run; `right` holds (sum of lengths) × columns values and
-/// `tile` rows × columns.
+/// `tile` rows × columns; `fetch` may be any address.
 pub(super) type Microkernel = unsafe fn(
     left: *const f32,
     stride: usize,
@@ -40,6 +43,7 @@ pub(super) type Microkernel = unsafe fn(
     right: *const f32,
     tile: *mut f32,
     accumulate: bool,
+    fetch: *const u8,
 );
 
 /// What one instruction set brings.

@@ -22,6 +22,7 @@ unsafe fn tile<const ROWS: usize, const COLUMNS: usize>(
     right: *const f32,
     tile: *mut f32,
     accumulate: bool,
+    _fetch: *const u8,
 ) {
     // SAFETY: every pointer below stays inside of what the caller promises: `left` in a row's
     // runs, `right` at k · columns, `tile` of rows · columns values; arrays of f32 have f32's
