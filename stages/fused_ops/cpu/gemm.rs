@@ -94,7 +94,7 @@ impl<'a> Product<'a> {
             (regions..=most.min(regions + threads))
                 .find(|regions| {
                     let tasks = regions * samples;
-                    tasks < threads || tasks % threads == 0 || tasks >= 8 * threads
+                    tasks < threads || tasks.is_multiple_of(threads) || tasks >= 8 * threads
                 })
                 .unwrap_or(regions)
         };
@@ -268,13 +268,13 @@ impl<'a> Product<'a> {
                     (false, true) => Some((block + 1, units.start)),
                     (false, false) => None,
                 };
-                // SAFETY: see above.
                 let step = Step {
                     block,
                     unit,
                     slot,
                     next,
                 };
+                // SAFETY: see above.
                 unsafe { self.block(&region, &step, left, runs, sums, panel) };
             }
         }

@@ -14,6 +14,10 @@ const ROW_GROUPS: usize = MAX_ROWS.div_ceil(3);
 
 /// The same pointer, of which the compiler no longer knows where it comes from.
 #[inline(always)]
+#[expect(
+    clippy::pointers_in_nomem_asm_block,
+    reason = "nothing is read or written through the pointer"
+)]
 fn opaque(mut pointer: *const f32) -> *const f32 {
     // SAFETY: no instruction is run; the register is only said to have been written.
     unsafe {
