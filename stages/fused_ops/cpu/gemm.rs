@@ -2,10 +2,11 @@
 
 use super::epilogue::{Finish, Tile};
 use super::gather::Image;
-use super::microkernel::{MAX_COLUMNS, MAX_ROWS, Run};
+use super::microkernel::{MAX_COLUMNS, MAX_ROWS, Microkernel, Run};
 use super::pack::{PackedWeights, Panel};
 use super::tasks::{Scratch, run_tasks};
 use super::values::{AlignedBuffer, Values};
+use half::f16;
 use std::ops::Range;
 
 /// Rows of the output that a task works on when they need no window.
@@ -18,6 +19,9 @@ const WINDOW_PIXELS: usize = 2048;
 const SUMS_VALUES: usize = 128 * 1024;
 /// From this width on, a tile reads pixels where they lie in the window and needs no im2col.
 const WINDOW_WIDTH: usize = 12;
+
+/// Rows up to which kernels convert weights as they go: a copy that is used so few times does not pay.
+const FEW_ROWS: usize = 28;
 
 /// How the left operand reaches the kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -366,6 +370,61 @@ impl<'a> Product<'a> {
         converted: &mut [f32],
     ) {
         let weights = self.weights;
+        let kernels = weights.isa().kernels();
+        let (_, width) = weights.unit_columns(step.unit);
+        let full = width == kernels.columns;
+        let values = weights.block_range(step.block).1 * width;
+        let rows = region.lines * region.length;
+        let mut wide = [std::ptr::null::<f32>(); 2];
+        let mut half = [std::ptr::null::<f16>(); 2];
+        for part in 0..weights.parts {
+            match weights.panel(step.block, step.unit, part) {
+                Panel::F32(panel) => wide[part] = panel.as_ptr(),
+                Panel::F16(panel) if rows <= FEW_ROWS && kernels.half_tiles.is_some() => {
+                    half[part] = panel.as_ptr();
+                }
+                Panel::F16(panel) => {
+                    let target = &mut converted[part * values..(part + 1) * values];
+                    // SAFETY: weights are packed only for an available instruction set.
+                    unsafe { (kernels.widen)(panel, target) };
+                    wide[part] = target.as_ptr();
+                }
+            }
+        }
+        // SAFETY: the caller's promise; each panel holds `values` weights, and the pointers that are
+        // set are those of the table that is used.
+        unsafe {
+            match kernels.half_tiles {
+                Some(tiles) if !half[0].is_null() => {
+                    self.tiles(region, step, left, runs, sums, tiles.of_width(full), half);
+                }
+                _ => {
+                    let table = kernels.tiles.of_width(full);
+                    self.tiles(region, step, left, runs, sums, table, wide);
+                }
+            }
+        }
+    }
+
+    /// The tiles of one block, by the kernels of one storage of weights.
+    ///
+    /// # Safety
+    /// As [`block`](Self::block); `right` points to the block's panel, and its gate's if there is one.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the state of the innermost loops"
+    )]
+    unsafe fn tiles<W>(
+        &self,
+        region: &Region,
+        step: &Step,
+        left: &[f32],
+        runs: &[Run],
+        sums: &mut [f32],
+        table: &[Microkernel<W>],
+        right: [*const W; 2],
+    ) {
+        let weights = self.weights;
         let &Step {
             block,
             unit,
@@ -378,25 +437,7 @@ impl<'a> Product<'a> {
         let (first_column, width) = weights.unit_columns(unit);
         let columns = width.min(weights.outputs - first_column);
         let (_, length) = weights.block_range(block);
-        let panel_values = length * width;
-        let table = if width == kernels.columns {
-            kernels.full
-        } else {
-            kernels.half
-        };
         let parts = weights.parts;
-        let mut right = [std::ptr::null::<f32>(); 2];
-        for (part, right) in right.iter_mut().enumerate().take(parts) {
-            *right = match weights.panel(block, unit, part) {
-                Panel::F32(panel) => panel.as_ptr(),
-                Panel::F16(panel) => {
-                    let target = &mut converted[part * panel_values..(part + 1) * panel_values];
-                    // SAFETY: weights are packed only for an available instruction set.
-                    unsafe { (kernels.widen)(panel, target) };
-                    target.as_ptr()
-                }
-            };
-        }
         let (first, last) = (block == 0, block + 1 == weights.blocks());
         let region_size = region.lines * region.length;
         let tiles = region.length.div_ceil(table.len());

@@ -215,11 +215,7 @@ impl<'a> Winograd<'a> {
     ) {
         let kernels = self.weights.isa().kernels();
         let (_, width) = self.weights.unit_columns(unit);
-        let table = if width == kernels.columns {
-            kernels.full
-        } else {
-            kernels.half
-        };
+        let table = kernels.tiles.of_width(width == kernels.columns);
         let offset = block * CHANNEL_BLOCK;
         let length = CHANNEL_BLOCK.min(self.image.channels - offset);
         self.transform_weights(unit, offset, length, panel);

@@ -1,6 +1,6 @@
 //! Any machine: arrays of sums that the compiler keeps in whatever vector registers there are.
 
-use super::{KernelSet, Microkernel, Run};
+use super::{KernelSet, Microkernel, Run, Tiles};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
@@ -66,26 +66,29 @@ unsafe fn widen(source: &[f16], target: &mut [f32]) {
 
 pub(in super::super) static KERNELS: KernelSet = KernelSet {
     columns: COLUMNS,
-    full: &[
-        tile::<1, COLUMNS> as Microkernel,
-        tile::<2, COLUMNS>,
-        tile::<3, COLUMNS>,
-        tile::<4, COLUMNS>,
-        #[cfg(target_arch = "aarch64")]
-        tile::<5, COLUMNS>,
-        #[cfg(target_arch = "aarch64")]
-        tile::<6, COLUMNS>,
-    ],
-    half: &[
-        tile::<1, { COLUMNS / 2 }> as Microkernel,
-        tile::<2, { COLUMNS / 2 }>,
-        tile::<3, { COLUMNS / 2 }>,
-        tile::<4, { COLUMNS / 2 }>,
-        #[cfg(target_arch = "aarch64")]
-        tile::<5, { COLUMNS / 2 }>,
-        #[cfg(target_arch = "aarch64")]
-        tile::<6, { COLUMNS / 2 }>,
-    ],
+    tiles: Tiles {
+        full: &[
+            tile::<1, COLUMNS> as Microkernel<f32>,
+            tile::<2, COLUMNS>,
+            tile::<3, COLUMNS>,
+            tile::<4, COLUMNS>,
+            #[cfg(target_arch = "aarch64")]
+            tile::<5, COLUMNS>,
+            #[cfg(target_arch = "aarch64")]
+            tile::<6, COLUMNS>,
+        ],
+        narrow: &[
+            tile::<1, { COLUMNS / 2 }> as Microkernel<f32>,
+            tile::<2, { COLUMNS / 2 }>,
+            tile::<3, { COLUMNS / 2 }>,
+            tile::<4, { COLUMNS / 2 }>,
+            #[cfg(target_arch = "aarch64")]
+            tile::<5, { COLUMNS / 2 }>,
+            #[cfg(target_arch = "aarch64")]
+            tile::<6, { COLUMNS / 2 }>,
+        ],
+    },
+    half_tiles: None,
     finish: super::super::epilogue::finish_portable,
     widen,
     transforms: &super::super::transform::portable::TRANSFORMS,
