@@ -2,10 +2,11 @@
 
 use super::epilogue::{Finish, Tile};
 use super::gather::Image;
-use super::microkernel::{MAX_COLUMNS, MAX_ROWS, Run};
+use super::microkernel::{MAX_COLUMNS, MAX_ROWS, Microkernel, Run};
 use super::pack::{PackedWeights, Panel};
 use super::tasks::{Scratch, run_tasks};
 use super::values::{AlignedBuffer, Values};
+use half::f16;
 use std::ops::Range;
 
 /// Rows of the output that a task works on when they need no window.
@@ -18,6 +19,9 @@ const WINDOW_PIXELS: usize = 2048;
 const SUMS_VALUES: usize = 128 * 1024;
 /// From this width on, a tile reads pixels where they lie in the window and needs no im2col.
 const WINDOW_WIDTH: usize = 12;
+
+/// Rows up to which kernels convert weights as they go: a copy that is used so few times does not pay.
+const FEW_ROWS: usize = 28;
 
 /// How the left operand reaches the kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +61,16 @@ struct Region {
     row_stride: usize,
 }
 
+/// One block of the inner dimension by one unit of panels.
+struct Step {
+    block: usize,
+    unit: usize,
+    /// Where the unit's sums wait between blocks.
+    slot: usize,
+    /// The block and unit that follow, whose weights are fetched meanwhile.
+    next: Option<(usize, usize)>,
+}
+
 impl<'a> Product<'a> {
     /// Chooses feed, regions and groups. The arguments have been checked against each other.
     pub(super) fn new(
@@ -84,7 +98,7 @@ impl<'a> Product<'a> {
             (regions..=most.min(regions + threads))
                 .find(|regions| {
                     let tasks = regions * samples;
-                    tasks < threads || tasks % threads == 0 || tasks >= 8 * threads
+                    tasks < threads || tasks.is_multiple_of(threads) || tasks >= 8 * threads
                 })
                 .unwrap_or(regions)
         };
@@ -205,12 +219,23 @@ impl<'a> Product<'a> {
                 self.copy_window(region_index, &region, left);
                 *packed = Some(region_index);
             }
-            for unit in units {
+            for unit in units.clone() {
                 for block in 0..blocks {
                     self.window_runs(block, runs);
+                    let next = match (block + 1 < blocks, unit + 1 < units.end) {
+                        (true, _) => Some((block + 1, unit)),
+                        (false, true) => Some((0, unit + 1)),
+                        (false, false) => None,
+                    };
                     // SAFETY: see above.
                     unsafe {
-                        self.block(&region, left.as_slice(), runs, block, unit, 0, sums, panel)
+                        let step = Step {
+                            block,
+                            unit,
+                            slot: 0,
+                            next,
+                        };
+                        self.block(&region, &step, left.as_slice(), runs, sums, panel)
                     };
                 }
             }
@@ -242,8 +267,19 @@ impl<'a> Product<'a> {
                 left
             };
             for (slot, unit) in Range::clone(&units).enumerate() {
+                let next = match (slot + 1 < units.len(), block + 1 < blocks) {
+                    (true, _) => Some((block, unit + 1)),
+                    (false, true) => Some((block + 1, units.start)),
+                    (false, false) => None,
+                };
+                let step = Step {
+                    block,
+                    unit,
+                    slot,
+                    next,
+                };
                 // SAFETY: see above.
-                unsafe { self.block(&region, left, runs, block, unit, slot, sums, panel) };
+                unsafe { self.block(&region, &step, left, runs, sums, panel) };
             }
         }
     }
@@ -324,45 +360,84 @@ impl<'a> Product<'a> {
     /// # Safety
     /// `left` covers `line · line_stride + row · row_stride + run` for every line, row and run; the
     /// output is this task's own.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one inner step with all of its state"
-    )]
     unsafe fn block(
         &self,
         region: &Region,
+        step: &Step,
         left: &[f32],
         runs: &[Run],
-        block: usize,
-        unit: usize,
-        slot: usize,
         sums: &mut [f32],
         converted: &mut [f32],
     ) {
         let weights = self.weights;
         let kernels = weights.isa().kernels();
+        let (_, width) = weights.unit_columns(step.unit);
+        let full = width == kernels.columns;
+        let values = weights.block_range(step.block).1 * width;
+        let rows = region.lines * region.length;
+        let mut wide = [std::ptr::null::<f32>(); 2];
+        let mut half = [std::ptr::null::<f16>(); 2];
+        for part in 0..weights.parts {
+            match weights.panel(step.block, step.unit, part) {
+                Panel::F32(panel) => wide[part] = panel.as_ptr(),
+                Panel::F16(panel) if rows <= FEW_ROWS && kernels.half_tiles.is_some() => {
+                    half[part] = panel.as_ptr();
+                }
+                Panel::F16(panel) => {
+                    let target = &mut converted[part * values..(part + 1) * values];
+                    // SAFETY: weights are packed only for an available instruction set.
+                    unsafe { (kernels.widen)(panel, target) };
+                    wide[part] = target.as_ptr();
+                }
+            }
+        }
+        // SAFETY: the caller's promise; each panel holds `values` weights, and the pointers that are
+        // set are those of the table that is used.
+        unsafe {
+            match kernels.half_tiles {
+                Some(tiles) if !half[0].is_null() => {
+                    self.tiles(region, step, left, runs, sums, tiles.of_width(full), half);
+                }
+                _ => {
+                    let table = kernels.tiles.of_width(full);
+                    self.tiles(region, step, left, runs, sums, table, wide);
+                }
+            }
+        }
+    }
+
+    /// The tiles of one block, by the kernels of one storage of weights.
+    ///
+    /// # Safety
+    /// As [`block`](Self::block); `right` points to the block's panel, and its gate's if there is one.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the state of the innermost loops"
+    )]
+    unsafe fn tiles<W>(
+        &self,
+        region: &Region,
+        step: &Step,
+        left: &[f32],
+        runs: &[Run],
+        sums: &mut [f32],
+        table: &[Microkernel<W>],
+        right: [*const W; 2],
+    ) {
+        let weights = self.weights;
+        let &Step {
+            block,
+            unit,
+            slot,
+            next,
+        } = step;
+        let next = next.map_or(&[][..], |(block, unit)| weights.panel_bytes(block, unit));
+        let mut fetched = 0;
+        let kernels = weights.isa().kernels();
         let (first_column, width) = weights.unit_columns(unit);
         let columns = width.min(weights.outputs - first_column);
         let (_, length) = weights.block_range(block);
-        let panel_values = length * width;
-        let table = if width == kernels.columns {
-            kernels.full
-        } else {
-            kernels.half
-        };
         let parts = weights.parts;
-        let mut right = [std::ptr::null::<f32>(); 2];
-        for (part, right) in right.iter_mut().enumerate().take(parts) {
-            *right = match weights.panel(block, unit, part) {
-                Panel::F32(panel) => panel.as_ptr(),
-                Panel::F16(panel) => {
-                    let target = &mut converted[part * panel_values..(part + 1) * panel_values];
-                    // SAFETY: weights are packed only for an available instruction set.
-                    unsafe { (kernels.widen)(panel, target) };
-                    target.as_ptr()
-                }
-            };
-        }
         let (first, last) = (block == 0, block + 1 == weights.blocks());
         let region_size = region.lines * region.length;
         let tiles = region.length.div_ceil(table.len());
@@ -385,6 +460,9 @@ impl<'a> Product<'a> {
                 let left = &left[from..];
                 for (part, right) in right.iter().enumerate().take(parts) {
                     let sums = &mut sums[place + part * pitch..][..rows * width];
+                    // Each tile asks for its stretch of the next panel; later ones for what is near.
+                    let fetch = next.get(fetched..).map_or(right.cast(), <[u8]>::as_ptr);
+                    fetched += length * 64;
                     // SAFETY: the caller's promise for `left`; `right` holds length × width values,
                     // where the runs' lengths add up to length; `sums` was sliced to the tile.
                     unsafe {
@@ -395,6 +473,7 @@ impl<'a> Product<'a> {
                             *right,
                             sums.as_mut_ptr(),
                             !first,
+                            fetch,
                         );
                     }
                 }

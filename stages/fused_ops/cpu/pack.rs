@@ -2,7 +2,7 @@
 
 use super::error::{KernelError, expect_length, expect_nonzero, product};
 use super::isa::Isa;
-use super::values::AlignedBuffer;
+use super::values::{AlignedBuffer, as_bytes};
 use half::f16;
 use rayon::prelude::*;
 
@@ -289,6 +289,27 @@ impl PackedWeights {
     fn panel_start(&self, unit: usize, part: usize, length: usize) -> usize {
         let (start, width) = self.unit_columns(unit);
         (start * self.parts + part * width) * length
+    }
+
+    /// Where the panels of one unit and block lie, gates included: to be fetched ahead.
+    pub(super) fn panel_bytes(&self, block: usize, unit: usize) -> &[u8] {
+        let (first, length) = self.block_range(block);
+        let start = first * self.padded_columns() + self.panel_start(unit, 0, length);
+        let count = length * self.unit_columns(unit).1 * self.parts;
+        match &self.data {
+            Data::F32(data) => as_bytes(&data.as_slice()[start..start + count]),
+            Data::F16(data) => as_bytes(&data.as_slice()[start..start + count]),
+        }
+    }
+
+    /// Weights of one panel at one place of the kernel, from a channel on, as far as they lie in one
+    /// block: to be fetched ahead.
+    pub(super) fn tap_bytes(&self, unit: usize, tap: usize, first: usize) -> &[u8] {
+        let inner = tap * self.channels + first;
+        let block = inner / self.block;
+        let (start, length) = self.block_range(block);
+        let bytes = self.panel_bytes(block, unit);
+        &bytes[bytes.len() / length * (inner - start)..]
     }
 
     /// `(channel, column)` of one panel at one place of the kernel, for the channels

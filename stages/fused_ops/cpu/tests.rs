@@ -251,6 +251,69 @@ fn random_calls_match_double_precision() {
 }
 
 #[test]
+fn winograd_errs_by_less_than_a_hundred_thousandth() {
+    let mut random = Random(5);
+    for isa in Isa::available() {
+        // Odd sizes, two inputs, several blocks of channels, several regions, a last half panel.
+        for (height, width, parts, outputs) in [
+            (16, 16, vec![256], 40),
+            (9, 11, vec![112, 32], 33),
+            (40, 37, vec![32], 70),
+            (8, 300, vec![48], 32),
+        ] {
+            let channels: usize = parts.iter().sum();
+            let shape = [outputs, channels, 3, 3];
+            let weight = random.values(outputs * channels * 9);
+            for storage in [Storage::F32, Storage::F16] {
+                let weights = PackedWeights::from_conv2d_for(isa, &weight, shape, storage).unwrap();
+                let size = ImageSize {
+                    batch: 2,
+                    height,
+                    width,
+                };
+                let stored: Vec<Stored> = parts
+                    .iter()
+                    .map(|part| {
+                        Stored::new(random.values(2 * height * width * part), parts.len() > 1)
+                    })
+                    .collect();
+                let inputs: Vec<NhwcInput> = stored
+                    .iter()
+                    .zip(&parts)
+                    .map(|(stored, &channels)| NhwcInput {
+                        values: stored.values(),
+                        channels,
+                    })
+                    .collect();
+                let walk = Walk {
+                    stride: 1,
+                    padding: 1,
+                };
+                let epilogue = Epilogue::default();
+                let outputs_by = |weights: &PackedWeights| {
+                    let mut output = vec![0f32; 2 * height * width * outputs];
+                    let target = ValuesMut::F32(&mut output);
+                    conv2d(&inputs, size, weights, walk, &epilogue, target).unwrap();
+                    output
+                };
+                let winograd = outputs_by(&weights);
+                let direct = outputs_by(&weights.with_method(Method::Direct));
+                let largest = direct.iter().fold(0f32, |a, b| a.max(b.abs()));
+                let error = winograd
+                    .iter()
+                    .zip(&direct)
+                    .fold(0f32, |error, (a, b)| error.max((a - b).abs()));
+                assert!(error > 0.0, "the two methods are the same");
+                assert!(
+                    error < 1e-5 * largest,
+                    "{isa:?} {parts:?} {storage:?}: {error} of {largest}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn nan_and_infinity_reach_exactly_their_neighbourhood() {
     for isa in Isa::available() {
         for special in [f32::NAN, f32::INFINITY] {

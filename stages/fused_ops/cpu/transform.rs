@@ -2,6 +2,10 @@
 //!
 //! `output = Aᵀ [(G g Gᵀ) ∘ (Bᵀ d B)] A` (Lavin and Gray, 2015): 16 products for four outputs instead
 //! of 36. The factors are 0, ±1 and ±1/2, so little precision is lost.
+#![expect(
+    clippy::needless_range_loop,
+    reason = "rows and columns of small matrices are indexed, as in the formulas"
+)]
 
 /// Elements of a transformed 4x4 tile.
 pub(super) const ELEMENTS: usize = 16;

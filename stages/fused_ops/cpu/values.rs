@@ -72,6 +72,12 @@ pub(super) trait Plain: Copy + sealed::Sealed {}
 impl Plain for f32 {}
 impl Plain for f16 {}
 
+/// The memory of some plain values.
+pub(super) fn as_bytes<T: Plain>(values: &[T]) -> &[u8] {
+    // SAFETY: `Plain` types have no padding, and any initialised memory may be read as bytes.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
+}
+
 mod sealed {
     pub trait Sealed {}
     impl Sealed for f32 {}

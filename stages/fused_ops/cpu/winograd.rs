@@ -188,7 +188,12 @@ impl<'a> Winograd<'a> {
         for block in 0..blocks {
             for (slot, unit) in units.clone().enumerate() {
                 let sums = &mut sums[slot % slots * slot_values..][..slot_values];
-                self.multiply(tiles, block, unit, left, panel, sums);
+                let next = match (unit + 1 < units.end, block + 1 < blocks) {
+                    (true, _) => Some((block, unit + 1)),
+                    (false, true) => Some((block + 1, units.start)),
+                    (false, false) => None,
+                };
+                self.multiply(tiles, [block, unit], next, left, panel, sums);
                 if block + 1 == blocks {
                     // SAFETY: the caller's promise.
                     unsafe { self.finish(region, unit, sums, finished) };
@@ -198,22 +203,19 @@ impl<'a> Winograd<'a> {
     }
 
     /// The 16 products of one panel over one block of channels, added to `sums` after the first.
+    /// `next` names the block and unit that follow.
     fn multiply(
         &self,
         tiles: usize,
-        block: usize,
-        unit: usize,
+        [block, unit]: [usize; 2],
+        next: Option<(usize, usize)>,
         left: &[f32],
         panel: &mut [f32],
         sums: &mut [f32],
     ) {
         let kernels = self.weights.isa().kernels();
         let (_, width) = self.weights.unit_columns(unit);
-        let table = if width == kernels.columns {
-            kernels.full
-        } else {
-            kernels.half
-        };
+        let table = kernels.tiles.of_width(width == kernels.columns);
         let offset = block * CHANNEL_BLOCK;
         let length = CHANNEL_BLOCK.min(self.image.channels - offset);
         self.transform_weights(unit, offset, length, panel);
@@ -223,6 +225,13 @@ impl<'a> Winograd<'a> {
             let right = &panel[element * (length * width + SKEW)..][..length * width];
             let left = &left[element * (tiles * self.pitch + SKEW)..][..tiles * self.pitch];
             let sums = &mut sums[element * (tiles * width + SKEW)..][..tiles * width];
+            // While the elements are multiplied, the next weights to be transformed arrive.
+            let next = match next {
+                Some((block, unit)) if element < 9 => {
+                    self.weights.tap_bytes(unit, element, block * CHANNEL_BLOCK)
+                }
+                _ => &[],
+            };
             for strip in 0..strips {
                 let start = strip * tiles / strips;
                 let rows = (strip + 1) * tiles / strips - start;
@@ -238,6 +247,8 @@ impl<'a> Winograd<'a> {
                         right.as_ptr(),
                         sums.as_mut_ptr(),
                         block > 0,
+                        next.get(strip * length * 64..)
+                            .map_or(right.as_ptr().cast(), <[u8]>::as_ptr),
                     );
                 }
             }

@@ -1,6 +1,6 @@
 //! Any machine: arrays of sums that the compiler keeps in whatever vector registers there are.
 
-use super::{KernelSet, Microkernel, Run};
+use super::{KernelSet, Microkernel, Run, Tiles};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
@@ -22,6 +22,7 @@ unsafe fn tile<const ROWS: usize, const COLUMNS: usize>(
     right: *const f32,
     tile: *mut f32,
     accumulate: bool,
+    _fetch: *const u8,
 ) {
     // SAFETY: every pointer below stays inside of what the caller promises: `left` in a row's
     // runs, `right` at k · columns, `tile` of rows · columns values; arrays of f32 have f32's
@@ -65,26 +66,29 @@ unsafe fn widen(source: &[f16], target: &mut [f32]) {
 
 pub(in super::super) static KERNELS: KernelSet = KernelSet {
     columns: COLUMNS,
-    full: &[
-        tile::<1, COLUMNS> as Microkernel,
-        tile::<2, COLUMNS>,
-        tile::<3, COLUMNS>,
-        tile::<4, COLUMNS>,
-        #[cfg(target_arch = "aarch64")]
-        tile::<5, COLUMNS>,
-        #[cfg(target_arch = "aarch64")]
-        tile::<6, COLUMNS>,
-    ],
-    half: &[
-        tile::<1, { COLUMNS / 2 }> as Microkernel,
-        tile::<2, { COLUMNS / 2 }>,
-        tile::<3, { COLUMNS / 2 }>,
-        tile::<4, { COLUMNS / 2 }>,
-        #[cfg(target_arch = "aarch64")]
-        tile::<5, { COLUMNS / 2 }>,
-        #[cfg(target_arch = "aarch64")]
-        tile::<6, { COLUMNS / 2 }>,
-    ],
+    tiles: Tiles {
+        full: &[
+            tile::<1, COLUMNS> as Microkernel<f32>,
+            tile::<2, COLUMNS>,
+            tile::<3, COLUMNS>,
+            tile::<4, COLUMNS>,
+            #[cfg(target_arch = "aarch64")]
+            tile::<5, COLUMNS>,
+            #[cfg(target_arch = "aarch64")]
+            tile::<6, COLUMNS>,
+        ],
+        narrow: &[
+            tile::<1, { COLUMNS / 2 }> as Microkernel<f32>,
+            tile::<2, { COLUMNS / 2 }>,
+            tile::<3, { COLUMNS / 2 }>,
+            tile::<4, { COLUMNS / 2 }>,
+            #[cfg(target_arch = "aarch64")]
+            tile::<5, { COLUMNS / 2 }>,
+            #[cfg(target_arch = "aarch64")]
+            tile::<6, { COLUMNS / 2 }>,
+        ],
+    },
+    half_tiles: None,
     finish: super::super::epilogue::finish_portable,
     widen,
     transforms: &super::super::transform::portable::TRANSFORMS,
