@@ -87,18 +87,11 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn round(self, a: __m512) -> __m512 {
-        // SAFETY: `self` proves that the machine has the instruction.
-        unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
-    }
-
-    #[inline(always)]
-    fn scale(self, a: __m512, n: __m512) -> __m512 {
+    fn scale(self, a: __m512, shifted: __m512) -> __m512 {
         // SAFETY: `self` proves that the machine has the instructions.
         unsafe {
-            // Zero instead of subnormals, which would slow every sum they enter.
-            let normal = _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(n, _mm512_set1_ps(-127.0));
-            _mm512_maskz_scalef_ps(normal, a, n)
+            let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(shifted));
+            _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), exponent))
         }
     }
 

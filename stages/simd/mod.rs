@@ -68,10 +68,9 @@ pub trait Simd: Copy + Send + Sync + sealed::Token {
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a · b + c`, rounded once where the machine can.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// The nearest integer, ties to even.
-    fn round(self, a: Self::V) -> Self::V;
-    /// `a · 2^n` for integer `n` in [-127, 128], where -127 gives 0 and 128 may give infinity. NaN `a` stays NaN.
-    fn scale(self, a: Self::V, n: Self::V) -> Self::V;
+    /// `a · 2^n`, where `shifted` is `n + 1.5·2^23` for an integer `n`: its low bits are `n`, and are added to
+    /// the exponent of `a`. Both `a` and the result must be normal numbers, or `shifted` a quiet NaN.
+    fn scale(self, a: Self::V, shifted: Self::V) -> Self::V;
     /// Transposes a `LANES × LANES` block in place: lane `j` of vector `i` and lane `i` of vector `j`
     /// change places. Only the first `LANES` vectors are touched.
     fn transpose(self, block: &mut [Self::V; MAX_LANES]);

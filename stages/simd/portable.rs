@@ -38,7 +38,7 @@ impl Simd for Portable {
         div = |a, b| a / b,
         max = |a, b| if a > b { a } else { b },
         min = |a, b| if a < b { a } else { b },
-        scale = |a, n| a * f32::from_bits(((n as i32 + 127) as u32) << 23)
+        scale = |a, shifted| f32::from_bits(a.to_bits().wrapping_add(shifted.to_bits() << 23))
     );
 
     #[inline(always)]
@@ -83,22 +83,6 @@ impl Simd for Portable {
                 a[lane].mul_add(b[lane], c[lane])
             } else {
                 a[lane] * b[lane] + c[lane]
-            };
-        }
-        result
-    }
-
-    #[inline(always)]
-    fn round(self, a: [f32; LANES]) -> [f32; LANES] {
-        // Adding and subtracting 1.5·2^23 drops the fraction; larger values have none.
-        const SHIFT: f32 = 12_582_912.0;
-        let mut result = a;
-        for value in &mut result {
-            let rounded = (*value + SHIFT) - SHIFT;
-            *value = if value.abs() < 4_194_304.0 {
-                rounded
-            } else {
-                *value
             };
         }
         result

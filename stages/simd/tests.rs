@@ -111,13 +111,15 @@ fn extremes_of_the_exponentials() {
             if function < 2 {
                 assert_eq!((y[0], y[1]), (1.0, 1.0), "{isa:?}");
                 assert!(
-                    y[2] < 1e-37 && y[4] < 1e-37 && y[7] < 1e-37,
+                    y[2] < 2e-38 && y[4] < 2e-38 && y[7] < 2e-38,
                     "{isa:?} {y:?}"
                 );
-                assert_eq!((y[3], y[5]), (f32::INFINITY, f32::INFINITY), "{isa:?}");
             } else {
                 assert_eq!((y[0], y[3], y[5]), (0.0, 1e4, f32::INFINITY), "{isa:?}");
                 assert!(y[2].abs() < 1e-33, "{isa:?} {y:?}");
+            }
+            if function == 1 {
+                assert!(y[3] > 1e38 && y[5] > 1e38, "{isa:?} {y:?}");
             }
             assert!(y[6].is_nan(), "{isa:?} function {function}");
         }
@@ -146,6 +148,6 @@ fn scratch_is_aligned_and_grows() {
     let mut scratch = Scratch::new();
     for len in [1, 16, 1000, 17] {
         let values = scratch.take(len);
-        assert!(values.len() >= len && values.as_ptr().addr() % 64 == 0);
+        assert!(values.len() >= len && values.as_ptr().addr().is_multiple_of(64));
     }
 }

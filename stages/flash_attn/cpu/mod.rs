@@ -9,6 +9,7 @@
 mod block;
 mod layout;
 mod product;
+mod step;
 #[cfg(test)]
 mod tests;
 

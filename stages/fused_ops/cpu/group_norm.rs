@@ -3,7 +3,8 @@
 use rayon::prelude::*;
 
 use super::error::{KernelError, expect_length, expect_nonzero};
-use super::rows::{for_row_runs, rows_per_task};
+use super::moments::{Moments, full_row, image_moments};
+use super::rows::for_row_runs;
 use crate::stages::simd::{Element, Isa, Kernel, Simd, silu};
 
 /// What a group norm does besides its input.
@@ -64,7 +65,7 @@ pub fn group_norm_with<T: Element>(
     }
     let image = pixels * channels;
     let one = |(x, out): (&[T], &mut [T])| {
-        let statistics = statistics(isa, x, channels, norm.groups);
+        let statistics = image_moments(isa, x, channels, norm.groups);
         let coefficients = Coefficients::new(&statistics, channels, norm);
         let row = coefficients.factor.len();
         for_row_runs(out, row, |first, out| {
@@ -84,179 +85,6 @@ pub fn group_norm_with<T: Element>(
         one((x, out));
     }
     Ok(())
-}
-
-/// Number, mean and sum of squared differences from the mean.
-#[derive(Debug, Clone, Copy, Default)]
-struct Moments {
-    count: f64,
-    mean: f64,
-    squares: f64,
-}
-
-impl Moments {
-    fn merge(&mut self, other: Moments) {
-        let count = self.count + other.count;
-        if count > 0.0 {
-            let delta = other.mean - self.mean;
-            self.mean += delta * (other.count / count);
-            self.squares += other.squares + delta * delta * (self.count * other.count / count);
-            self.count = count;
-        }
-    }
-}
-
-/// The moments of each group of one image.
-fn statistics<T: Element>(isa: Isa, x: &[T], channels: usize, groups: usize) -> Vec<Moments> {
-    let run = rows_per_task(channels) * channels;
-    let part = |x: &[T]| {
-        // Pixels of few channels are read several at a time, so that vectors are full.
-        let row = full_row(channels);
-        let (rows, rest) = x.split_at(x.len() / row * row);
-        let mut moments = vec![Moments::default(); groups];
-        let per_group = channels / groups;
-        for (values, row) in [(rows, row), (rest, channels)] {
-            let mut lanes = vec![Moments::default(); row];
-            isa.run(Gather {
-                x: values,
-                row,
-                lanes: &mut lanes,
-            });
-            for (lane, part) in lanes.into_iter().enumerate() {
-                moments[lane % channels / per_group].merge(part);
-            }
-        }
-        moments
-    };
-    let parts: Vec<Vec<Moments>> = if x.len() <= run {
-        vec![part(x)]
-    } else {
-        x.par_chunks(run).map(part).collect()
-    };
-    let mut total = vec![Moments::default(); groups];
-    for part in parts {
-        for (total, part) in total.iter_mut().zip(part) {
-            total.merge(part);
-        }
-    }
-    total
-}
-
-/// Values of as many whole pixels as fill a few vectors evenly.
-fn full_row(channels: usize) -> usize {
-    const LANES: usize = 64;
-    if channels >= LANES {
-        return channels;
-    }
-    let even = (1usize << channels.trailing_zeros()).min(16);
-    channels * LANES.div_ceil(channels).next_multiple_of(16 / even)
-}
-
-/// Moments of each column of `x` as `(rows, row)`.
-struct Gather<'a, T> {
-    x: &'a [T],
-    row: usize,
-    lanes: &'a mut [Moments],
-}
-
-/// Rows whose mean is found before their squares: small enough to be in cache the second time.
-const BLOCK_ROWS: usize = 64;
-
-impl<T: Element> Kernel for Gather<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let mut done = 0.0;
-        for block in self.x.chunks(BLOCK_ROWS * self.row) {
-            let count = (block.len() / self.row) as f64;
-            let mut lane = 0;
-            while lane + 4 * S::LANES <= self.row {
-                gather_columns::<S, T, 4>(simd, block, self.row, lane, done, count, self.lanes);
-                lane += 4 * S::LANES;
-            }
-            while lane + S::LANES <= self.row {
-                gather_columns::<S, T, 1>(simd, block, self.row, lane, done, count, self.lanes);
-                lane += S::LANES;
-            }
-            while lane < self.row {
-                let (mut sum, mut squares) = (0.0, 0.0);
-                let mut pivot = 0.0;
-                for row in block.chunks_exact(self.row) {
-                    pivot += row[lane].to_f32();
-                }
-                pivot /= count as f32;
-                for row in block.chunks_exact(self.row) {
-                    let difference = row[lane].to_f32() - pivot;
-                    sum += difference;
-                    squares += difference * difference;
-                }
-                merge_lane(&mut self.lanes[lane], done, count, pivot, sum, squares);
-                lane += 1;
-            }
-            done += count;
-        }
-    }
-}
-
-/// `C` vectors of columns from `lane` on, over one block of rows.
-#[inline(always)]
-fn gather_columns<S: Simd, T: Element, const C: usize>(
-    simd: S,
-    block: &[T],
-    row_len: usize,
-    lane: usize,
-    done: f64,
-    count: f64,
-    lanes: &mut [Moments],
-) {
-    let mut sums = [simd.splat(0.0); C];
-    for row in block.chunks_exact(row_len) {
-        let values = &row[lane..lane + C * S::LANES];
-        for (c, sum) in sums.iter_mut().enumerate() {
-            *sum = simd.add(*sum, T::load(simd, &values[c * S::LANES..]));
-        }
-    }
-    // Differences from the block's own rounded mean; what the rounding left is in their sum.
-    let inverse = simd.splat(1.0 / count as f32);
-    let mut pivots = [simd.splat(0.0); C];
-    for (pivot, sum) in pivots.iter_mut().zip(sums) {
-        *pivot = simd.mul(sum, inverse);
-    }
-    let mut sums = [simd.splat(0.0); C];
-    let mut squares = [simd.splat(0.0); C];
-    for row in block.chunks_exact(row_len) {
-        let values = &row[lane..lane + C * S::LANES];
-        for c in 0..C {
-            let difference = simd.sub(T::load(simd, &values[c * S::LANES..]), pivots[c]);
-            sums[c] = simd.add(sums[c], difference);
-            squares[c] = simd.mul_add(difference, difference, squares[c]);
-        }
-    }
-    let mut parts = [[0.0f32; crate::stages::simd::MAX_LANES]; 3];
-    for c in 0..C {
-        f32::store(simd, &mut parts[0], pivots[c]);
-        f32::store(simd, &mut parts[1], sums[c]);
-        f32::store(simd, &mut parts[2], squares[c]);
-        let lanes = &mut lanes[lane + c * S::LANES..][..S::LANES];
-        for (i, lane) in lanes.iter_mut().enumerate() {
-            merge_lane(lane, done, count, parts[0][i], parts[1][i], parts[2][i]);
-        }
-    }
-}
-
-/// Adds `count` values with their sums about `pivot` to a lane that has seen `done` of them.
-#[inline(always)]
-fn merge_lane(lane: &mut Moments, done: f64, count: f64, pivot: f32, sum: f32, squares: f32) {
-    let sum = f64::from(sum);
-    let offset = sum / count;
-    let delta = f64::from(pivot) + offset - lane.mean;
-    let total = done + count;
-    lane.mean += delta * (count / total);
-    // Rounding can leave a negative trace where all values are equal.
-    let own = (f64::from(squares) - sum * offset).max(0.0);
-    lane.squares += own + delta * delta * (done * count / total);
-    lane.count = total;
 }
 
 /// `(x − mean) · factor + offset`, one of each for every column of a row.
