@@ -1,10 +1,30 @@
 //! Frames in and out: stills, animations, folders, raw streams, and everything else through an `ffmpeg` process.
 
+mod animation;
+mod checked;
+mod create;
 mod error;
+mod ffmpeg;
+pub mod fit;
+mod folder_reader;
+mod folder_writer;
 mod frame;
+mod gif_writer;
+mod open;
+mod pending;
+mod png_writer;
+mod rate;
+mod scan;
+mod still;
+mod test_clip;
+mod y4m_reader;
+mod y4m_writer;
+mod yuv;
 
+pub use create::{OutputSpec, create};
 pub use error::Error;
-pub use frame::{Frame, FrameRate, VideoInfo};
+pub use frame::{Frame, FrameRate, MAX_SIDE, VideoInfo};
+pub use open::{OpenOptions, open};
 
 /// What this module returns.
 pub type Result<T> = std::result::Result<T, Error>;
