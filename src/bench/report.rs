@@ -102,9 +102,18 @@ pub enum Status {
 impl Row {
     /// A row that was not timed.
     pub fn untimed(name: String, stages: Vec<String>, status: Status) -> Self {
-        let none = (None, None, None);
-        let (call, sequence, error) = (none.0, none.1, None);
-        Self { name, stages, status, call, sequence, activations: None, weights: None, error, calls: vec![], warnings: vec![] }
+        Self {
+            name,
+            stages,
+            status,
+            call: None,
+            sequence: None,
+            activations: None,
+            weights: None,
+            error: None,
+            calls: vec![],
+            warnings: vec![],
+        }
     }
 
     /// Frames a second, when a sequence is a frame's work.

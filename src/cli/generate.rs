@@ -122,8 +122,8 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
 
     let source = (reader.info().width, reader.info().height);
     let requested = arguments.size.map(|s| (s.width, s.height));
-    let target = network_size(source, network.multiple() as u32, requested)?;
-    let plan = FitPlan::new(source, target, arguments.fit.into())?;
+    let target = network_size(source, network.multiple() as u32, requested);
+    let plan = FitPlan::new(source, target, arguments.fit.into());
     let output_size = plan.restored_size();
     let mut writer = media::create(
         &arguments.output,
@@ -190,7 +190,7 @@ fn open(arguments: &Arguments) -> Result<Box<dyn FrameReader>> {
             let size = arguments.size.unwrap_or(Size { width: 256, height: 144 });
             let rate = arguments.fps.unwrap_or(FrameRate { numerator: 24, denominator: 1 });
             let frames = arguments.frames.unwrap_or(TEST_CLIP_FRAMES);
-            Ok(Box::new(TestClip::new(size.width, size.height, rate, Some(frames), arguments.seed)?))
+            Ok(Box::new(TestClip::new(size.width, size.height, rate, Some(frames), arguments.seed)))
         }
     }
 }

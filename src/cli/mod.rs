@@ -1,7 +1,9 @@
 //! The command line: a file per command.
 
+mod bench;
 mod docs;
 mod eval;
+mod generate;
 mod models;
 mod options;
 mod output;
@@ -26,6 +28,8 @@ pub struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    Generate(generate::Arguments),
+    Bench(bench::Arguments),
     Profile(profile::Arguments),
     Validate(validate::Arguments),
     Eval(eval::Arguments),
@@ -44,6 +48,8 @@ enum Verdict {
 /// Parses the arguments of this process and runs the command.
 pub fn run() -> ExitCode {
     let verdict = match Arguments::parse().command {
+        Command::Generate(arguments) => generate::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Profile(arguments) => profile::run(&arguments),
         Command::Validate(arguments) => validate::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),

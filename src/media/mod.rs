@@ -25,6 +25,7 @@ pub use create::{OutputSpec, create};
 pub use error::Error;
 pub use frame::{Frame, FrameRate, MAX_SIDE, VideoInfo};
 pub use open::{OpenOptions, open};
+pub use test_clip::TestClip;
 
 /// What this module returns.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -50,7 +50,7 @@ fn find_reader(input: &str, options: &OpenOptions) -> Result<(Box<dyn FrameReade
         let reader = Box::new(Y4mReader::new(Box::new(io::stdin()), path.clone(), None)?);
         return Ok((resampled(reader, options, None), path));
     }
-    if input.contains("://") || input.starts_with("/dev/video") {
+    if input.contains("://") || ffmpeg::is_device(input) {
         return Ok((ffmpeg::open(input, options)?, path));
     }
     let metadata = fs::metadata(&path).map_err(|e| Error::reading(&path, e))?;

@@ -43,6 +43,11 @@ impl PendingFile {
         &self.path
     }
 
+    /// Where the file lies until then, for another program to write.
+    pub fn temporary_path(&self) -> &Path {
+        self.temporary.path()
+    }
+
     /// A buffered handle that writes into the file.
     pub fn writer(&self) -> Result<BufWriter<File>> {
         let file = self.temporary.as_file().try_clone().map_err(|error| Error::writing(&self.path, error))?;

@@ -1,7 +1,25 @@
 //! Between Candle's tensors and the kernels' slices: what is borrowed, what is copied, what comes back.
 use super::cpu::{KernelError, Values, ValuesMut};
-use candle_core::{CpuStorage, DType, Error, Result, Shape, Storage, Tensor};
+use crate::stages::simd::Element;
+use candle_core::{CpuStorage, DType, Device, Error, Result, Shape, Storage, Tensor, WithDType};
 use half::f16;
+
+/// A type that activations are stored in.
+pub(super) trait Stored: Element + WithDType {}
+impl Stored for f32 {}
+impl Stored for f16 {}
+
+/// Calls a function that is generic over [`Stored`] for the type that the tensor is stored in.
+macro_rules! by_storage {
+    ($tensor:expr, $function:ident($($argument:expr),*)) => {
+        match $tensor.dtype() {
+            candle_core::DType::F32 => $function::<f32>($($argument),*),
+            candle_core::DType::F16 => $function::<half::f16>($($argument),*),
+            other => candle_core::bail!("fused-ops takes f32 or f16 on the CPU, not {other:?}"),
+        }
+    };
+}
+pub(super) use by_storage;
 
 /// The values of a tensor in its own order, `(…)` row-major; copied only where they lie otherwise.
 pub(super) struct Dense(Tensor);
@@ -29,6 +47,24 @@ impl Dense {
     }
 }
 
+impl Dense {
+    /// Lends the values, whose type is known, to `f`.
+    pub(super) fn lend<T: Stored, R>(&self, f: impl FnOnce(&[T]) -> Result<R>) -> Result<R> {
+        let (storage, layout) = self.0.storage_and_layout();
+        let Storage::Cpu(storage) = &*storage else { candle_core::bail!("fused-ops takes tensors on the CPU") };
+        let start = layout.start_offset();
+        f(&T::cpu_storage_as_slice(storage)?[start..start + layout.shape().elem_count()])
+    }
+}
+
+/// A new tensor of `shape`, row-major, filled by `f`.
+pub(super) fn made<T: Stored>(shape: impl Into<Shape>, f: impl FnOnce(&mut [T]) -> Result<()>) -> Result<Tensor> {
+    let shape = shape.into();
+    let mut values = vec![<T as Default>::default(); shape.elem_count()];
+    f(&mut values)?;
+    Tensor::from_vec(values, shape, &Device::Cpu)
+}
+
 /// Lends the values of an optional tensor.
 pub(super) fn read_opt<R>(t: Option<&Dense>, f: impl FnOnce(Option<Values<'_>>) -> Result<R>) -> Result<R> {
     match t {
@@ -48,11 +84,11 @@ pub(super) fn filled(
     if dtype == DType::F16 {
         let mut values = vec![f16::ZERO; count];
         f(ValuesMut::F16(&mut values))?;
-        Tensor::from_vec(values, shape, &candle_core::Device::Cpu)
+        Tensor::from_vec(values, shape, &Device::Cpu)
     } else {
         let mut values = vec![0f32; count];
         f(ValuesMut::F32(&mut values))?;
-        Tensor::from_vec(values, shape, &candle_core::Device::Cpu)
+        Tensor::from_vec(values, shape, &Device::Cpu)
     }
 }
 

@@ -6,7 +6,9 @@
 mod activations;
 mod convolution;
 pub mod cpu;
+mod elementwise;
 mod matrix;
+mod norms;
 
 use crate::ops::Ops;
 use crate::{Error, Result};
@@ -29,7 +31,12 @@ pub fn install(ops: Ops) -> Result<Ops> {
     Ok(Ops {
         conv2d: Arc::new(convolution::Fused(storage)),
         geglu: Arc::new(matrix::Fused(storage)),
+        group_norm: Arc::new(norms::Fused),
+        layer_norm: Arc::new(norms::Fused),
         linear: Arc::new(matrix::Fused(storage)),
+        resample: Arc::new(elementwise::Fused),
+        sampler_step: Arc::new(elementwise::Fused),
+        temporal_blend: Arc::new(elementwise::Fused),
         ..ops
     })
 }
