@@ -551,6 +551,24 @@ fn huge_frames_are_refused_before_they_are_made() {
 }
 
 #[test]
+fn a_webp_frame_must_have_the_size_that_it_states() {
+    let (_guard, folder) = folder();
+    let path = folder.join("in.webp");
+    let mut file = webp(&[([9, 9, 9, 255], 40)]);
+    // The frame's picture becomes lossy with alpha, 64 by 2, where the frame says 2 by 2.
+    let at = file.windows(4).position(|window| window == b"VP8L").unwrap();
+    let picture = b"ALPH\x02\0\0\0\0\0VP8 \x0a\0\0\0\0\0\0\x9d\x01\x2a\x40\0\x02\0";
+    file.truncate(at);
+    file.extend(picture);
+    let (frame, whole) = (16 + picture.len() as u32, file.len() as u32 - 8);
+    file[at - 20..at - 16].copy_from_slice(&frame.to_le_bytes());
+    file[4..8].copy_from_slice(&whole.to_le_bytes());
+    fs::write(&path, file).unwrap();
+    let message = failure(text(&path)).1.to_string();
+    assert!(message.contains("a frame's picture is not of the frame's size"), "{message}");
+}
+
+#[test]
 fn hostile_y4m_headers() {
     let (_guard, folder) = folder();
     let path = folder.join("in.y4m");
