@@ -97,8 +97,7 @@ fn quantise(frame: &Frame, before: Option<&[u8]>) -> gif::Frame<'static> {
             }
         }
     }
-    let few = exact.len() <= COLOURS;
-    let (mut palette, network) = if few {
+    let (mut palette, network) = if exact.len() <= COLOURS {
         let mut palette = vec![0; exact.len() * 3];
         for (colour, &index) in &exact {
             palette[index * 3..index * 3 + 3].copy_from_slice(colour);
