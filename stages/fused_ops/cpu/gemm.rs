@@ -84,10 +84,12 @@ impl<'a> Product<'a> {
         // Rows a multiple of 2 KiB apart share few lines of a first-level cache: 14 evict each other.
         let aliased = |values: usize| (values * 4).is_multiple_of(2048);
         let pointwise = geometry.kernel == [1, 1] && geometry.stride == 1 && geometry.padding == 0;
+        // A kernel that leaves pixels out would make a window of what is never read.
+        let overlapping = geometry.kernel.iter().all(|&size| geometry.stride <= size);
         let single = matches!(image.inputs, [input] if matches!(input.values, Values::F32(_)));
         let feed = if pointwise && single && !aliased(image.channels) {
             Feed::InPlace
-        } else if !pointwise && geometry.out_width >= WINDOW_WIDTH {
+        } else if !pointwise && overlapping && geometry.out_width >= WINDOW_WIDTH {
             Feed::Window
         } else {
             Feed::Columns

@@ -2,7 +2,8 @@
 //!
 //! Works on plain slices. A convolution is a matrix product of image rows and packed weights
 //! (implicit GEMM): the kernels in `microkernel` hold a tile of sums in registers, `gemm` cuts the
-//! work for caches and threads, `epilogue` finishes a tile before it is stored.
+//! work for caches and threads, `epilogue` finishes a tile before it is stored. 3x3 kernels at stride
+//! 1 run by Winograd's F(2x2, 3x3) (`winograd`) where that is faster.
 
 mod activation;
 mod conv2d;

@@ -444,6 +444,32 @@ fn wrong_arguments_are_refused_and_leave_the_output() {
 }
 
 #[test]
+fn wide_strides_and_padding_take_no_more_memory_than_the_output() {
+    let weights = PackedWeights::from_conv2d(&[1.0; 9], [1, 1, 3, 3], Storage::F32).unwrap();
+    let inputs = [NhwcInput {
+        values: Values::F32(&[2.0; 4]),
+        channels: 1,
+    }];
+    let size = ImageSize {
+        batch: 1,
+        height: 2,
+        width: 2,
+    };
+    let walk = Walk {
+        stride: 1 << 20,
+        padding: 10 << 20,
+    };
+    let mut output = vec![0f32; 20 * 20];
+    assert_eq!(conv2d_output_size(size, [3, 3], walk), Ok([20, 20]));
+    let epilogue = Epilogue::default();
+    let target = ValuesMut::F32(&mut output);
+    conv2d(&inputs, size, &weights, walk, &epilogue, target).unwrap();
+    // Only one place of the kernel lies on the image.
+    assert_eq!(output.iter().sum::<f32>(), 8.0);
+    assert_eq!(output[10 * 20 + 10], 8.0);
+}
+
+#[test]
 fn half_storage_takes_half_the_bytes() {
     let wide = PackedWeights::from_linear(&[1.0; 64 * 64], [64, 64], Storage::F32).unwrap();
     let half = PackedWeights::from_linear(&[1.0; 64 * 64], [64, 64], Storage::F16).unwrap();

@@ -32,7 +32,8 @@ const FINISHED_TILES: usize = 8;
 /// and output channels to make up for the transforms.
 pub(super) fn fits(image: &Image<'_>, weights: &PackedWeights) -> bool {
     let geometry = image.geometry;
-    let tiles = geometry.batch * geometry.out_height.div_ceil(2) * geometry.out_width.div_ceil(2);
+    // A region lies in one sample, so that a batch of small images has no more tiles for its weights.
+    let tiles = geometry.out_height.div_ceil(2) * geometry.out_width.div_ceil(2);
     geometry.kernel == [3, 3]
         && geometry.stride == 1
         && image.channels.is_multiple_of(16)
