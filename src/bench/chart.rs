@@ -16,7 +16,8 @@ const LABEL: usize = 34;
 
 /// The chart as SVG; its text is set in a sans-serif font.
 pub fn svg(report: &Report) -> String {
-    let largest = report.rows.iter().filter_map(|r| r.sequence.as_ref()).map(|s| s.p95.max(s.median)).fold(0.0, f64::max);
+    let largest =
+        report.rows.iter().filter_map(|r| r.sequence.as_ref()).map(|s| s.p95.max(s.median)).fold(0.0, f64::max);
     let scale = if largest > 0.0 { (WIDTH - LEFT - RIGHT) / largest } else { 0.0 };
     let height = TOP + ROW * report.rows.len() as f64 + 34.0;
     let w = &report.work;
@@ -26,7 +27,10 @@ pub fn svg(report: &Report) -> String {
 <text x="24" y="34" font-size="19" fill="#111827">{}</text>
 <text x="24" y="58" font-size="13" fill="#4b5563">{}</text>
 "##,
-        escape(&format!("{} at {}x{}, batch {}: ms a sequence of {} calls", w.model, w.width, w.height, w.batch, w.steps)),
+        escape(&format!(
+            "{} at {}x{}, batch {}: ms a sequence of {} calls",
+            w.model, w.width, w.height, w.batch, w.steps
+        )),
         escape(&format!("{}, {} threads; mirage {}", report.machine.cpu, report.machine.threads, report.build.version)),
     );
     for (i, row) in report.rows.iter().enumerate() {
@@ -46,7 +50,8 @@ pub fn svg(report: &Report) -> String {
                 Status::Wrong(why) => format!("wrong, not timed: {why}"),
             };
             let why = escape(&shorten(&why, 84));
-            let _ = writeln!(s, r##"<text x="{LEFT}" y="{}" font-size="13" fill="#6b7280">{why}</text>"##, middle + 5.0);
+            let _ =
+                writeln!(s, r##"<text x="{LEFT}" y="{}" font-size="13" fill="#6b7280">{why}</text>"##, middle + 5.0);
             continue;
         };
         let colour = if row.stages.is_empty() && row.name != "none" { "#9ca3af" } else { "#2563eb" };
@@ -67,8 +72,13 @@ pub fn svg(report: &Report) -> String {
             summary.median
         );
     }
-    let foot = if w.weights == "formula" { super::present::RANDOM_WEIGHTS } else { "Bars are medians, whiskers reach to p95." };
-    let _ = writeln!(s, r##"<text x="24" y="{}" font-size="12" fill="#6b7280">{}</text>"##, height - 14.0, escape(foot));
+    let foot = if w.weights == "formula" {
+        super::present::RANDOM_WEIGHTS
+    } else {
+        "Bars are medians, whiskers reach to p95."
+    };
+    let _ =
+        writeln!(s, r##"<text x="24" y="{}" font-size="12" fill="#6b7280">{}</text>"##, height - 14.0, escape(foot));
     s.push_str("</svg>\n");
     s
 }

@@ -74,7 +74,8 @@ mod tests {
     fn slower_beyond_tolerance_and_noise_is_a_regression() {
         let old = report(vec![row("none", 100.0), row("a", 10.0), row("b", 10.0), row("gone", 5.0)]);
         let new = report(vec![row("none", 104.0), row("a", 12.0), row("b", 8.0)]);
-        let regressed: Vec<_> = compare(&old, &new, Tolerance(0.05)).unwrap().into_iter().map(|c| c.regressed).collect();
+        let regressed: Vec<_> =
+            compare(&old, &new, Tolerance(0.05)).unwrap().into_iter().map(|c| c.regressed).collect();
         assert_eq!(regressed, [false, true, false, true]);
         // 100 -> 104 is within 3 deviations of 1 + 1.04
         assert!(!compare(&old, &new, Tolerance(0.0)).unwrap()[0].regressed);

@@ -4,7 +4,18 @@ use std::fmt::Write;
 
 /// Column titles, the first aligned left.
 pub const TITLES: [&str; 12] = [
-    "run", "ms/call", "p95", "p99", "ms/sequence", "± MAD", "fps", "vs none", "vs before", "weights MiB", "activations MiB", "error",
+    "run",
+    "ms/call",
+    "p95",
+    "p99",
+    "ms/sequence",
+    "± MAD",
+    "fps",
+    "vs none",
+    "vs before",
+    "weights MiB",
+    "activations MiB",
+    "error",
 ];
 
 /// What random weights mean for these numbers; printed with every table.
@@ -60,14 +71,23 @@ pub fn caption(report: &Report) -> String {
     let random = if w.weights == "formula" { format!(" {RANDOM_WEIGHTS}") } else { String::new() };
     format!(
         "{} at {}x{}, batch {}, {} calls a sequence, on {} ({}, {} threads); mirage {}; `{}`.{random}",
-        w.model, w.width, w.height, w.batch, w.steps, w.device, report.machine.cpu, report.machine.threads,
-        report.build.version, report.command
+        w.model,
+        w.width,
+        w.height,
+        w.batch,
+        w.steps,
+        w.device,
+        report.machine.cpu,
+        report.machine.threads,
+        report.build.version,
+        report.command
     )
 }
 
 /// The table as markdown, with its caption.
 pub fn markdown(report: &Report) -> String {
-    let mut text = format!("{}\n\n| {} |\n|---|{}\n", caption(report), TITLES.join(" | "), "--:|".repeat(TITLES.len() - 1));
+    let mut text =
+        format!("{}\n\n| {} |\n|---|{}\n", caption(report), TITLES.join(" | "), "--:|".repeat(TITLES.len() - 1));
     for i in 0..report.rows.len() {
         let mut cells = cells(report, i);
         cells.resize(TITLES.len(), String::new());

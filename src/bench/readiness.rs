@@ -118,7 +118,10 @@ mod tests {
         assert_eq!(found[1].layer, "attn");
         assert!(found[1].change.starts_with("pad to 16 (25 % of"), "{}", found[1].change);
         assert!(found[1].change.ends_with("12 heads of 16"), "{}", found[1].change);
-        assert_eq!(found[2].fault, "16 pixels fill 25 % of a tile of 64 rows: these layers are bound by reading their weights");
+        assert_eq!(
+            found[2].fault,
+            "16 pixels fill 25 % of a tile of 64 rows: these layers are bound by reading their weights"
+        );
         assert_eq!(found[2].change, "batch 4 frames, or draw a larger picture");
     }
 }

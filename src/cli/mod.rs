@@ -74,16 +74,16 @@ pub fn command() -> clap::Command {
 
 fn version() -> &'static str {
     static TEXT: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
-    let cuda = if crate::cuda::COMPILED { "+cuda" } else { "-cuda" };
-    format!(
-        "{} ({})\nstages {} {cuda}\nbuilt for {} by {}, {} profile",
-        env!("CARGO_PKG_VERSION"),
-        env!("MIRAGE_GIT_REVISION"),
-        crate::stages::compiled(),
-        env!("MIRAGE_TARGET"),
-        env!("MIRAGE_RUSTC"),
-        env!("MIRAGE_PROFILE"),
-    )
+        let cuda = if crate::cuda::COMPILED { "+cuda" } else { "-cuda" };
+        format!(
+            "{} ({})\nstages {} {cuda}\nbuilt for {} by {}, {} profile",
+            env!("CARGO_PKG_VERSION"),
+            env!("MIRAGE_GIT_REVISION"),
+            crate::stages::compiled(),
+            env!("MIRAGE_TARGET"),
+            env!("MIRAGE_RUSTC"),
+            env!("MIRAGE_PROFILE"),
+        )
     });
     &TEXT
 }

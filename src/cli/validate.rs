@@ -1,7 +1,7 @@
 //! `mirage validate`: every op against its definition on this machine, and whether a network suits tensor cores.
 use super::Verdict;
-use super::table::table;
 use super::options::{DeviceSpec, Size, StageOptions};
+use super::table::table;
 use crate::bench::readiness::{self, Shape};
 use crate::model::{ModelSpec, reference};
 use crate::ops::cases;

@@ -3,7 +3,7 @@
 //! The crate's frame iterators cannot move between threads, so each runs on one of its own; that also lets the
 //! next frame decode while the last one is at work.
 use std::fs::File;
-use std::io::{BufReader, Seek};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
@@ -40,8 +40,7 @@ impl AnimationReader {
             Ending::CutOff => Error::Truncated { path: path.to_owned(), format: format.name(), frames: scan.frames },
             _ => decoding_error(path, format, 0, error),
         };
-        let mut file = BufReader::new(File::open(path).map_err(|e| Error::reading(path, e))?);
-        file.rewind().map_err(|e| Error::reading(path, e))?;
+        let file = BufReader::new(File::open(path).map_err(|e| Error::reading(path, e))?);
         let (size, steps) = match format {
             Format::Gif => start(path, GifDecoder::new(file).map_err(failed)?, Ok),
             Format::WebP => start(path, WebPDecoder::new(file).map_err(failed)?, |mut decoder| {

@@ -97,29 +97,33 @@ fn quantise(frame: &Frame, before: Option<&[u8]>) -> gif::Frame<'static> {
             }
         }
     }
-    let (mut palette, mut indices) = if exact.len() <= COLOURS {
+    let (mut palette, network) = if exact.len() <= COLOURS {
         let mut palette = vec![0; exact.len() * 3];
         for (colour, &index) in &exact {
             palette[index * 3..index * 3 + 3].copy_from_slice(colour);
         }
-        let index = |pixel: &[u8; 3]| exact.get(pixel).map_or(0, |&index| index as u8);
-        (palette, pixels.par_iter().map(index).collect::<Vec<u8>>())
+        (palette, None)
     } else {
         let sample: Vec<u8> = (0..pixels.len()).filter(|&at| changed(at)).flat_map(|at| rgba(&pixels[at])).collect();
         let speed = (sample.len() / 4 / SAMPLES).clamp(1, 30) as i32;
         let network = NeuQuant::new(speed, COLOURS, &sample);
-        let index = |pixel: &[u8; 3]| network.index_of(&rgba(pixel)) as u8;
-        (network.color_map_rgb(), pixels.par_iter().map(index).collect())
+        (network.color_map_rgb(), Some(network))
     };
-    let transparent = before.map(|_| (palette.len() / 3) as u8);
-    if let Some(same) = transparent {
+    let same = (palette.len() / 3) as u8;
+    let transparent = before.map(|_| same);
+    if before.is_some() {
         palette.extend([0; 3]);
-        for (at, index) in indices.iter_mut().enumerate() {
-            if !changed(at) {
-                *index = same;
-            }
-        }
     }
+    let width = frame.width as usize;
+    let index = |(at, pixel): (usize, &[u8; 3])| match &network {
+        _ if !changed(at) => same,
+        Some(network) => {
+            let offset = dither(at % width, at / width);
+            network.index_of(&rgba(&pixel.map(|value| value.saturating_add_signed(offset)))) as u8
+        }
+        None => exact.get(pixel).map_or(0, |&index| index as u8),
+    };
+    let indices: Vec<u8> = pixels.par_iter().enumerate().map(index).collect();
     gif::Frame {
         width: frame.width as u16,
         height: frame.height as u16,
@@ -129,6 +133,18 @@ fn quantise(frame: &Frame, before: Option<&[u8]>) -> gif::Frame<'static> {
         buffer: indices.into(),
         ..gif::Frame::default()
     }
+}
+
+/// The ordered dither of Bayer, 8 by 8, from -4 to 3: it hides the steps of smooth gradients, and as it depends on the
+/// place alone, it does not crawl from frame to frame.
+fn dither(x: usize, y: usize) -> i8 {
+    let mut rank = 0;
+    for bit in 0..3 {
+        let (x, y) = (x >> bit & 1, y >> bit & 1);
+        rank = rank << 2 | (x ^ y) << 1 | y;
+    }
+    // 64 ranks for 8 levels.
+    (rank / 8) as i8 - 4
 }
 
 fn rgba(&[red, green, blue]: &[u8; 3]) -> [u8; 4] {

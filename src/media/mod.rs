@@ -1,4 +1,17 @@
 //! Frames in and out: stills, animations, folders, raw streams, and everything else through an `ffmpeg` process.
+//!
+//! ```no_run
+//! use mirage::media::{OpenOptions, OutputSpec, create, open};
+//!
+//! let mut reader = open("in.gif", &OpenOptions::default())?;
+//! let info = reader.info();
+//! let mut writer = create("out.y4m", &OutputSpec::new(info.width, info.height, info.frame_rate))?;
+//! while let Some(frame) = reader.next_frame()? {
+//!     writer.write_frame(&frame)?;
+//! }
+//! writer.finish()?;
+//! # Ok::<(), mirage::media::Error>(())
+//! ```
 
 mod animation;
 mod checked;
@@ -35,6 +48,7 @@ pub trait FrameReader: Send {
     /// What is known of the video before its first frame is read.
     fn info(&self) -> &VideoInfo;
     /// The next frame, or `None` after the last. Every frame has the size that [`info`](Self::info) states.
+    /// Of a damaged video the whole frames come first, then the error.
     fn next_frame(&mut self) -> Result<Option<Frame>>;
 }
 
@@ -42,6 +56,7 @@ pub trait FrameReader: Send {
 pub trait FrameWriter: Send {
     /// Appends one frame. The size must be that of the first frame.
     fn write_frame(&mut self, frame: &Frame) -> Result<()>;
-    /// Completes the file and puts it in its place. A writer dropped before this leaves an older file untouched.
+    /// Completes the file and puts it in its place. A writer dropped before this leaves an older file untouched and
+    /// removes what it had begun; ending the process without a drop leaves that lying as a hidden `.part` file.
     fn finish(self: Box<Self>) -> Result<()>;
 }

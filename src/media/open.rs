@@ -87,8 +87,7 @@ fn find_reader(input: &str, options: &OpenOptions) -> Result<(Box<dyn FrameReade
 }
 
 fn open_picture(path: &Path, format: Format, options: &OpenOptions) -> Result<Box<dyn FrameReader>> {
-    let file = File::open(path).map_err(|e| Error::reading(path, e))?;
-    let scan = scan(format, file).map_err(|e| Error::reading(path, e))?;
+    let scan = scan(path, format)?;
     let owned = path.to_owned();
     match scan.ending {
         Ending::CutOff if scan.frames == 0 => {

@@ -2,8 +2,12 @@
 //!
 //! Decoders give a count and a length of the animation only after decoding it all, and some fill what is missing
 //! of a cut-off file with grey; both are settled here first.
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek};
+use std::path::Path;
 use std::time::Duration;
+
+use super::{Error, Result};
 
 /// The picture formats that are decoded in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,10 +61,10 @@ pub(super) enum Ending {
     Malformed,
 }
 
-/// Walks `file` from its start. Memory: one read buffer; time: linear in the file's length.
-pub(super) fn scan(format: Format, file: impl Read + Seek) -> io::Result<Scan> {
+/// Walks the file at `path` from its start. Memory: one read buffer; time: linear in the file's length.
+pub(super) fn scan(path: &Path, format: Format) -> Result<Scan> {
     let mut scan = Scan::default();
-    let mut reader = BufReader::new(file);
+    let mut reader = BufReader::new(File::open(path).map_err(|error| Error::reading(path, error))?);
     let walked = match format {
         Format::Png => walk_png(&mut reader, &mut scan),
         Format::Jpeg => walk_jpeg(&mut reader, &mut scan),
@@ -68,8 +72,13 @@ pub(super) fn scan(format: Format, file: impl Read + Seek) -> io::Result<Scan> {
         Format::Gif => walk_gif(&mut reader, &mut scan),
     };
     scan.ending = match walked {
+        Ok(ending) => ending,
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ending::CutOff,
-        walked => walked?,
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            let (path, format, reason) = (path.to_owned(), format.name(), error.to_string());
+            return Err(Error::Corrupt { path, format, frames: scan.frames, reason });
+        }
+        Err(error) => return Err(Error::reading(path, error)),
     };
     Ok(scan)
 }
@@ -144,7 +153,7 @@ fn walk_webp<R: Read + Seek>(reader: &mut BufReader<R>, scan: &mut Scan) -> io::
             b"ANMF" if length >= 16 => {
                 let control: [u8; 16] = bytes(reader)?;
                 let delay = u32::from_le_bytes([control[12], control[13], control[14], 0]);
-                skip(reader, length - 16)?;
+                skip_webp_frame(reader, &control, length - 16)?;
                 scan.frames += 1;
                 scan.duration += Format::WebP.shown_for(Duration::from_millis(delay.into()));
             }
@@ -164,6 +173,31 @@ fn walk_webp<R: Read + Seek>(reader: &mut BufReader<R>, scan: &mut Scan) -> io::
         }
     }
     Ok(Ending::Complete)
+}
+
+/// Passes over the rest of a frame, `left` bytes. The decoder takes a lossy picture with alpha on trust to have the
+/// size that its frame states, and would panic; so that is checked here.
+fn skip_webp_frame<R: Read + Seek>(reader: &mut BufReader<R>, control: &[u8; 16], mut left: u32) -> io::Result<()> {
+    if left >= 8 {
+        let kind: [u8; 4] = bytes(reader)?;
+        let length = u32::from_le_bytes(bytes(reader)?);
+        left -= 8;
+        if &kind == b"ALPH" {
+            let wrong = || io::Error::new(io::ErrorKind::InvalidData, "a frame's picture is not of the frame's size");
+            // The alpha chunk, padded, is followed by a chunk header and the first ten bytes of the picture.
+            let alpha = length.checked_next_multiple_of(2).filter(|&alpha| left >= 18 && alpha <= left - 18);
+            let alpha = alpha.ok_or_else(wrong)?;
+            skip(reader, alpha)?;
+            let head: [u8; 18] = bytes(reader)?;
+            left -= alpha + 18;
+            let stated = |at: usize| 1 + u32::from_le_bytes([control[at], control[at + 1], control[at + 2], 0]);
+            let real = |at: usize| u32::from(u16::from_le_bytes([head[at], head[at + 1]]) & 0x3FFF);
+            if (stated(6), stated(9)) != (real(14), real(16)) {
+                return Err(wrong());
+            }
+        }
+    }
+    skip(reader, left)
 }
 
 /// GIF89a blocks.

@@ -1,6 +1,7 @@
 //! Decodes one still picture of any depth, colour model and orientation to RGB.
 use std::fs::File;
-use std::io::{BufReader, Seek};
+use std::io::BufReader;
+use std::panic;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,12 +15,19 @@ use super::{Error, Frame, FrameRate, FrameReader, Result, VideoInfo};
 /// Reads the picture at `path`: 16-bit depths are rounded to 8, CMYK and grey become RGB, the EXIF orientation
 /// is applied, and transparent pixels are laid over black. Colour profiles are not applied: values count as sRGB.
 pub(super) fn decode(path: &Path, format: Format) -> Result<Frame> {
-    let mut file = BufReader::new(File::open(path).map_err(|e| Error::reading(path, e))?);
-    let found = scan(format, &mut file).map_err(|e| Error::reading(path, e))?;
+    let found = scan(path, format)?;
     if found.ending == Ending::CutOff {
         return Err(Error::Truncated { path: path.to_owned(), format: format.name(), frames: found.frames });
     }
-    file.rewind().map_err(|e| Error::reading(path, e))?;
+    // A decoder's defect must not end a stream that others watch.
+    panic::catch_unwind(|| decode_whole(path, format)).unwrap_or_else(|_| {
+        let reason = "the decoder cannot make sense of it".to_owned();
+        Err(Error::Corrupt { path: path.to_owned(), format: format.name(), frames: 0, reason })
+    })
+}
+
+fn decode_whole(path: &Path, format: Format) -> Result<Frame> {
+    let file = BufReader::new(File::open(path).map_err(|e| Error::reading(path, e))?);
     let corrupt = |error: ImageError| decoding_error(path, format, 0, error);
     let mut decoder: Box<dyn ImageDecoder> = match format {
         Format::Png => Box::new(PngDecoder::with_limits(file, limits()).map_err(corrupt)?),

@@ -38,13 +38,21 @@ impl Attention for Tiled {
         let refused = |e: cpu::AttentionError| candle_core::Error::Msg(e.to_string());
         let scale = scale as f32;
         let y = match (&*q.0, &*k.0, &*v.0) {
-            (Storage::Cpu(CpuStorage::F32(qs)), Storage::Cpu(CpuStorage::F32(ks)), Storage::Cpu(CpuStorage::F32(vs))) => {
+            (
+                Storage::Cpu(CpuStorage::F32(qs)),
+                Storage::Cpu(CpuStorage::F32(ks)),
+                Storage::Cpu(CpuStorage::F32(vs)),
+            ) => {
                 let mut values = vec![0f32; count];
                 let out = HeadsMut { values: &mut values, layout };
                 cpu::attention(lend(qs, q.1)?, lend(ks, k.1)?, lend(vs, v.1)?, scale, out).map_err(refused)?;
                 Tensor::from_vec(values, shape, &Device::Cpu)?
             }
-            (Storage::Cpu(CpuStorage::F16(qs)), Storage::Cpu(CpuStorage::F16(ks)), Storage::Cpu(CpuStorage::F16(vs))) => {
+            (
+                Storage::Cpu(CpuStorage::F16(qs)),
+                Storage::Cpu(CpuStorage::F16(ks)),
+                Storage::Cpu(CpuStorage::F16(vs)),
+            ) => {
                 let mut values = vec![f16::ZERO; count];
                 let out = HeadsMut { values: &mut values, layout };
                 cpu::attention(lend(qs, q.1)?, lend(ks, k.1)?, lend(vs, v.1)?, scale, out).map_err(refused)?;

@@ -29,9 +29,9 @@ fn resample<T: Stored>(x: &Tensor, filter: Filter) -> Result<Tensor> {
         })
     };
     channels_first(&match filter {
-        Filter::MaxPool2 => made::<T>((b, h / 2, w / 2, c), |y| {
-            dense.lend(|x| cpu::max_pool_2x2(x, [b, h, w, c], y).map_err(refused))
-        })?,
+        Filter::MaxPool2 => {
+            made::<T>((b, h / 2, w / 2, c), |y| dense.lend(|x| cpu::max_pool_2x2(x, [b, h, w, c], y).map_err(refused)))?
+        }
         Filter::Bilinear2 => up(Upsample::Bilinear)?,
         Filter::Nearest2 => up(Upsample::Nearest)?,
     })
@@ -91,9 +91,8 @@ fn blend<T: Stored>(current: &Tensor, previous: &Tensor, alpha: Blend<'_>) -> Re
                     let alpha = Alpha::Uniform(alpha as f32);
                     cpu::temporal_blend(current, previous, alpha, c, y).map_err(refused)
                 }
-                Blend::Map(map) => Dense::channels_last(map)?.lend(|map| {
-                    cpu::temporal_blend(current, previous, Alpha::PerPixel(map), c, y).map_err(refused)
-                }),
+                Blend::Map(map) => Dense::channels_last(map)?
+                    .lend(|map| cpu::temporal_blend(current, previous, Alpha::PerPixel(map), c, y).map_err(refused)),
             })
         })
     })?;

@@ -2,9 +2,9 @@
 use super::STAGE;
 use super::activations::{Dense, Stored, by_storage, channels_first, made, parameter, refused};
 use super::cpu;
+use crate::ops::Activation;
 use crate::ops::group_norm::{GroupNorm, GroupNormKernel, GroupNormParams};
 use crate::ops::layer_norm::{LayerNorm, LayerNormKernel, LayerNormParams};
-use crate::ops::Activation;
 use candle_core::{Result, Tensor};
 
 pub(super) struct Fused;
@@ -80,8 +80,7 @@ fn layer_norm<T: Stored>(layer: &Affine, x: &Tensor) -> Result<Tensor> {
     let width = layer.weight.len();
     let rows = x.elem_count() / width.max(1);
     made::<T>(x.shape(), |y| {
-        Dense::new(x)?.lend(|x| {
-            cpu::layer_norm(x, [rows, width], &layer.weight, &layer.bias, layer.epsilon, y).map_err(refused)
-        })
+        Dense::new(x)?
+            .lend(|x| cpu::layer_norm(x, [rows, width], &layer.weight, &layer.bias, layer.epsilon, y).map_err(refused))
     })
 }

@@ -73,10 +73,7 @@ impl Simd for Avx2 {
     unsafe fn store_f16_ptr(self, target: *mut f16, vector: __m256) {
         // SAFETY: the caller holds that 8 values of 2 bytes can be written; the store is unaligned.
         unsafe {
-            _mm_storeu_si128(
-                target.cast(),
-                _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(vector),
-            );
+            _mm_storeu_si128(target.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(vector));
         }
     }
 

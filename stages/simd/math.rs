@@ -8,13 +8,7 @@ use super::Simd;
 /// rounded to f32); the last is near ln 2 but is not it. The leading 1 is kept exact so that
 /// exp2(0) is exactly 1.
 #[allow(clippy::approx_constant)]
-const EXP2: [f32; 5] = [
-    0.001_326_472_7,
-    0.009_671_513,
-    0.055_507_336,
-    0.240_222_42,
-    0.693_147,
-];
+const EXP2: [f32; 5] = [0.001_326_472_7, 0.009_671_513, 0.055_507_336, 0.240_222_42, 0.693_147];
 
 /// 1.5·2^23: adding it rounds to an integer (ties to even) and leaves that integer in the low bits.
 const SHIFT: f32 = 12_582_912.0;
@@ -53,10 +47,7 @@ pub fn exp<S: Simd>(simd: S, x: S::V) -> S::V {
     let whole = simd.sub(shifted, simd.splat(SHIFT));
     let rest = simd.mul_add(whole, simd.splat(-LN2_HIGH), x);
     let rest = simd.mul_add(whole, simd.splat(-LN2_LOW), rest);
-    simd.scale(
-        exp2_fraction(simd, simd.mul(rest, simd.splat(LOG2_E))),
-        shifted,
-    )
+    simd.scale(exp2_fraction(simd, simd.mul(rest, simd.splat(LOG2_E))), shifted)
 }
 
 /// `x / (1 + e^-x)`; below -88 it ends as `x · 6e-39`.

@@ -68,9 +68,7 @@ impl Simd for Portable {
     unsafe fn store_f16_ptr(self, target: *mut f16, vector: [f32; LANES]) {
         // SAFETY: the caller holds that `LANES` values can be written.
         unsafe {
-            target
-                .cast::<[f16; LANES]>()
-                .write_unaligned(vector.map(f16::from_f32));
+            target.cast::<[f16; LANES]>().write_unaligned(vector.map(f16::from_f32));
         }
     }
 

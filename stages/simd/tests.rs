@@ -56,16 +56,11 @@ impl Kernel for Transpose<'_> {
 
 #[test]
 fn exponentials_are_accurate_to_a_few_roundings() {
-    let inputs: Vec<f32> = (0..160_000)
-        .map(|i| (i as f32 - 80_000.0) * 1.0837e-3)
-        .collect();
+    let inputs: Vec<f32> = (0..160_000).map(|i| (i as f32 - 80_000.0) * 1.0837e-3).collect();
     for isa in Isa::available() {
         for (function, reference) in [(0, f64::exp2 as fn(f64) -> f64), (1, f64::exp)] {
             let mut outputs = inputs.clone();
-            isa.run(Map {
-                function,
-                values: &mut outputs,
-            });
+            isa.run(Map { function, values: &mut outputs });
             let worst = inputs.iter().zip(&outputs).fold(0.0f64, |worst, (&x, &y)| {
                 let exact = reference(f64::from(x));
                 worst.max(((f64::from(y) - exact) / exact).abs())
@@ -73,47 +68,26 @@ fn exponentials_are_accurate_to_a_few_roundings() {
             assert!(worst < 4e-7, "{isa:?} function {function}: {worst:e}");
         }
         let mut outputs = inputs.clone();
-        isa.run(Map {
-            function: 2,
-            values: &mut outputs,
-        });
+        isa.run(Map { function: 2, values: &mut outputs });
         for (&x, &y) in inputs.iter().zip(&outputs) {
             let x = f64::from(x);
             let exact = x / (1.0 + (-x).exp());
-            assert!(
-                (f64::from(y) - exact).abs() <= 5e-7 * exact.abs() + 1e-30,
-                "{isa:?} silu({x}) {y}"
-            );
+            assert!((f64::from(y) - exact).abs() <= 5e-7 * exact.abs() + 1e-30, "{isa:?} silu({x}) {y}");
         }
     }
 }
 
 #[test]
 fn extremes_of_the_exponentials() {
-    let inputs = [
-        0.0,
-        -0.0,
-        -1e4,
-        1e4,
-        f32::NEG_INFINITY,
-        f32::INFINITY,
-        f32::NAN,
-        f32::MIN,
-    ];
+    let inputs = [0.0, -0.0, -1e4, 1e4, f32::NEG_INFINITY, f32::INFINITY, f32::NAN, f32::MIN];
     for isa in Isa::available() {
         for function in 0..3 {
             let mut y = [0.0; 16];
             y[..8].copy_from_slice(&inputs);
-            isa.run(Map {
-                function,
-                values: &mut y,
-            });
+            isa.run(Map { function, values: &mut y });
             if function < 2 {
                 assert_eq!((y[0], y[1]), (1.0, 1.0), "{isa:?}");
-                assert!(
-                    y[2] < 2e-38 && y[4] < 2e-38 && y[7] < 2e-38,
-                    "{isa:?} {y:?}"
-                );
+                assert!(y[2] < 2e-38 && y[4] < 2e-38 && y[7] < 2e-38, "{isa:?} {y:?}");
             } else {
                 assert_eq!((y[0], y[3], y[5]), (0.0, 1e4, f32::INFINITY), "{isa:?}");
                 assert!(y[2].abs() < 1e-33, "{isa:?} {y:?}");
@@ -133,11 +107,7 @@ fn transposing_swaps_rows_and_columns() {
         let lanes = isa.run(Transpose(&mut values));
         for i in 0..lanes {
             for j in 0..lanes {
-                assert_eq!(
-                    values[i * lanes + j],
-                    (j * lanes + i) as f32,
-                    "{isa:?} {i} {j}"
-                );
+                assert_eq!(values[i * lanes + j], (j * lanes + i) as f32, "{isa:?} {i} {j}");
             }
         }
     }

@@ -160,8 +160,11 @@ fn line(cells: &[String]) -> String {
     if let [reason] = numbers {
         return format!("{name:<NAME$}  {reason}");
     }
-    let numbers: Vec<String> =
-        numbers.iter().zip(&present::TITLES[1..]).map(|(c, t)| format!("{c:>width$}", width = t.chars().count().max(8))).collect();
+    let numbers: Vec<String> = numbers
+        .iter()
+        .zip(&present::TITLES[1..])
+        .map(|(c, t)| format!("{c:>width$}", width = t.chars().count().max(8)))
+        .collect();
     format!("{name:<NAME$}  {}", numbers.join("  "))
 }
 
@@ -229,7 +232,10 @@ fn page_name(text: &str) -> Option<String> {
 
 fn show_changes(old: &Report, new: &Report, tolerance: Tolerance) -> Result<bool> {
     if old.machine != new.machine {
-        println!("warning: the earlier report is of another machine ({}): what follows compares machines", old.machine.cpu);
+        println!(
+            "warning: the earlier report is of another machine ({}): what follows compares machines",
+            old.machine.cpu
+        );
     }
     let changes = compare::compare(old, new, tolerance)?;
     for change in &changes {

@@ -25,9 +25,10 @@ impl FromStr for RungSpec {
             "ladder" => Ok(Self::Ladder),
             "ablate" => Ok(Self::Ablate),
             "alone" => Ok(Self::Alone),
-            _ => text.parse().map(Self::Set).map_err(|e: Error| {
-                Error::Stage(format!("{e}; a benchmark takes ladder, ablate and alone too"))
-            }),
+            _ => text
+                .parse()
+                .map(Self::Set)
+                .map_err(|e: Error| Error::Stage(format!("{e}; a benchmark takes ladder, ablate and alone too"))),
         }
     }
 }

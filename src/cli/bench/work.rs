@@ -37,8 +37,14 @@ impl<'a> Bench<'a> {
     pub fn new(arguments: &'a Arguments) -> Result<Self> {
         let device = arguments.model.device.open()?;
         let seed = arguments.seed.unwrap_or_else(rand::random);
-        let mut bench =
-            Self { arguments, seed, exact: Tensor::zeros((), DType::F32, &device)?, magnitude: 1.0, half_error: 0.0, device };
+        let mut bench = Self {
+            arguments,
+            seed,
+            exact: Tensor::zeros((), DType::F32, &device)?,
+            magnitude: 1.0,
+            half_error: 0.0,
+            device,
+        };
         bench.exact = bench.draw(&Ops::reference(&bench.device))?;
         bench.magnitude = f64::from(bench.exact.abs()?.max_all()?.to_scalar::<f32>()?);
         // a stage that is not built rounds nothing
@@ -80,7 +86,9 @@ impl<'a> Bench<'a> {
         let allowed = ROUNDING + if ops.dtype == DType::F32 { 0.0 } else { 2.0 * self.half_error };
         // a comparison with NaN is false, and NaN is wrong
         if !matches!(error.partial_cmp(&allowed), Some(std::cmp::Ordering::Less | std::cmp::Ordering::Equal)) {
-            let why = format!("it differs from plain Candle by {error:.1e} of the largest magnitude, {allowed:.1e} is allowed");
+            let why = format!(
+                "it differs from plain Candle by {error:.1e} of the largest magnitude, {allowed:.1e} is allowed"
+            );
             return Ok(Row { error: Some(error), ..untimed(Status::Wrong(why)) });
         }
         if let Some(newest) = rung.newest

@@ -161,7 +161,8 @@ fn describe(answer: &Answer, path: &Path) -> Result<VideoStream> {
     let frame_rate = rate(&video.avg_frame_rate).or_else(|| rate(&video.r_frame_rate)).unwrap_or(FrameRate::DEFAULT);
     let seconds = video.duration.as_ref().and_then(|d| d.parse::<f64>().ok()).filter(|d| *d > 0.0 && *d < 1e9);
     let counted = video.nb_frames.as_ref().and_then(|n| n.parse().ok()).filter(|n| *n > 0);
-    let full = video.color_range.as_deref() == Some("pc") || video.pix_fmt.as_ref().is_some_and(|p| p.starts_with("yuvj"));
+    let full =
+        video.color_range.as_deref() == Some("pc") || video.pix_fmt.as_ref().is_some_and(|p| p.starts_with("yuvj"));
     Ok(VideoStream {
         // both are at most MAX_SIDE
         width: width as u32,

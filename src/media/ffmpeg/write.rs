@@ -62,7 +62,16 @@ impl Writer {
         // 4:2:0 needs even sides: an odd one gets a row of its own edge
         let filter = "pad=ceil(iw/2)*2:ceil(ih/2)*2,scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int,format=yuv420p";
         command.args(["-vf", filter, "-c:v"]).args(encoder);
-        command.args(["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"]);
+        command.args([
+            "-colorspace",
+            "bt709",
+            "-color_primaries",
+            "bt709",
+            "-color_trc",
+            "bt709",
+            "-color_range",
+            "tv",
+        ]);
         if matches!(container.muxer, "mp4" | "mov") {
             command.args(["-movflags", "+faststart"]);
         }
@@ -110,7 +119,11 @@ impl FrameWriter for Writer {
         let (good, said) = self.running.wait();
         if !good {
             let full = said.contains("No space left on device");
-            return Err(if full { Error::DiskFull { path: self.path.clone() } } else { failed(&self.path, "write", said) });
+            return Err(if full {
+                Error::DiskFull { path: self.path.clone() }
+            } else {
+                failed(&self.path, "write", said)
+            });
         }
         self.pending.commit()
     }

@@ -20,19 +20,13 @@ const MAX_WIDTH: usize = 4 * MAX_LANES;
 
 impl Tiling {
     /// What no call exceeds.
-    pub(super) const LARGEST: Self = Self {
-        queries: 128,
-        keys: 64,
-    };
+    pub(super) const LARGEST: Self = Self { queries: 128, keys: 64 };
 
     /// Blocks as large as possible while every thread has a few.
     pub(super) fn new(layout: &HeadLayout, kv_tokens: usize, threads: usize) -> Self {
         let heads = layout.batch * layout.heads;
         let mut queries = Self::LARGEST.queries;
-        while threads > 1
-            && queries > MAX_LANES * 2
-            && heads * layout.tokens.div_ceil(queries) < threads * 4
-        {
+        while threads > 1 && queries > MAX_LANES * 2 && heads * layout.tokens.div_ceil(queries) < threads * 4 {
             queries /= 2;
         }
         Self {
@@ -66,11 +60,7 @@ unsafe impl<T: Send> Sync for Output<'_, T> {}
 impl<'a, T> Output<'a, T> {
     /// `layout` must have passed `extent` against `values` and `expect_disjoint`.
     pub(super) fn new(values: &'a mut [T], layout: HeadLayout) -> Self {
-        Self {
-            base: values.as_mut_ptr(),
-            layout,
-            values: PhantomData,
-        }
+        Self { base: values.as_mut_ptr(), layout, values: PhantomData }
     }
 
     /// The row of one query.
@@ -145,22 +135,8 @@ impl<T: Element> Block<'_, T> {
         let mut first_key = 0;
         while first_key < kv_tokens {
             let count = keys.min(kv_tokens - first_key);
-            copy_tile(
-                simd,
-                &self.k,
-                self.batch,
-                self.head,
-                first_key,
-                &mut k[..count * head_dim],
-            );
-            copy_tile(
-                simd,
-                &self.v,
-                self.batch,
-                self.head,
-                first_key,
-                &mut v[..count * head_dim],
-            );
+            copy_tile(simd, &self.k, self.batch, self.head, first_key, &mut k[..count * head_dim]);
+            copy_tile(simd, &self.v, self.batch, self.head, first_key, &mut v[..count * head_dim]);
             for group in 0..groups {
                 let columns = group * width..(group + 1) * width;
                 let values = columns.start * head_dim..columns.end * head_dim;
@@ -215,13 +191,7 @@ impl<T: Element> Block<'_, T> {
 
     /// Divides by the sums and writes queries back as rows.
     #[inline(always)]
-    fn store_output<S: Simd, const C: usize>(
-        &self,
-        simd: S,
-        queries: usize,
-        out: &[f32],
-        sum: &[f32],
-    ) {
+    fn store_output<S: Simd, const C: usize>(&self, simd: S, queries: usize, out: &[f32], sum: &[f32]) {
         let head_dim = self.q.layout.head_dim;
         let width = C * S::LANES;
         for lane in (0..queries).step_by(S::LANES) {
@@ -237,10 +207,7 @@ impl<T: Element> Block<'_, T> {
                 simd.transpose(&mut block);
                 for (i, vector) in block.iter().enumerate().take(S::LANES.min(queries - lane)) {
                     // SAFETY: the query is one of this block's, which no other task writes.
-                    let row = unsafe {
-                        self.output
-                            .row(self.batch, self.head, self.first + lane + i)
-                    };
+                    let row = unsafe { self.output.row(self.batch, self.head, self.first + lane + i) };
                     let target = &mut row[channel..];
                     if target.len() >= S::LANES {
                         T::store(simd, target, *vector);
@@ -261,11 +228,7 @@ fn row<'a, T>(heads: &Heads<'a, T>, batch: usize, head: usize, token: usize) -> 
 
 #[inline(always)]
 fn load_up_to<S: Simd, T: Element>(simd: S, values: &[T]) -> S::V {
-    if values.len() >= S::LANES {
-        T::load(simd, values)
-    } else {
-        T::load_some(simd, values)
-    }
+    if values.len() >= S::LANES { T::load(simd, values) } else { T::load_some(simd, values) }
 }
 
 /// Copies keys or values from `first` on, densely and as f32: strides of a power of two would make
@@ -284,11 +247,7 @@ fn copy_tile<S: Simd, T: Element>(
         let whole = source.len() / S::LANES * S::LANES;
         let mut channel = 0;
         while channel < whole {
-            f32::store(
-                simd,
-                &mut target[channel..],
-                T::load(simd, &source[channel..]),
-            );
+            f32::store(simd, &mut target[channel..], T::load(simd, &source[channel..]));
             channel += S::LANES;
         }
         while channel < source.len() {

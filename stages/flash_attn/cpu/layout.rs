@@ -77,21 +77,14 @@ impl HeadLayout {
         if sizes.contains(&0) {
             return Err(AttentionError::Shape {
                 what,
-                reason: format!(
-                    "(batch, heads, tokens, head_dim) is {sizes:?}; every size must be at least 1"
-                ),
+                reason: format!("(batch, heads, tokens, head_dim) is {sizes:?}; every size must be at least 1"),
             });
         }
         self.axes()
             .iter()
-            .try_fold(self.head_dim, |extent, &(size, stride)| {
-                (size - 1).checked_mul(stride)?.checked_add(extent)
-            })
+            .try_fold(self.head_dim, |extent, &(size, stride)| (size - 1).checked_mul(stride)?.checked_add(extent))
             .filter(|&extent| extent <= isize::MAX as usize / size_of::<f32>())
-            .ok_or_else(|| AttentionError::Shape {
-                what,
-                reason: format!("{self:?} reaches further than memory can"),
-            })
+            .ok_or_else(|| AttentionError::Shape { what, reason: format!("{self:?} reaches further than memory can") })
     }
 
     /// Refuses a layout in which two values could share a place, so that it can be written in parallel.
@@ -123,10 +116,6 @@ impl HeadLayout {
     }
 
     fn axes(&self) -> [(usize, usize); 3] {
-        [
-            (self.batch, self.batch_stride),
-            (self.heads, self.head_stride),
-            (self.tokens, self.token_stride),
-        ]
+        [(self.batch, self.batch_stride), (self.heads, self.head_stride), (self.tokens, self.token_stride)]
     }
 }

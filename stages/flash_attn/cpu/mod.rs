@@ -83,11 +83,7 @@ pub fn attention_with<T: Element>(
     let layout = q.layout;
     let work = layout.batch * layout.heads * layout.tokens * k.layout.tokens * layout.head_dim;
     let parallel = work >= PARALLEL_FROM;
-    let threads = if parallel {
-        rayon::current_num_threads()
-    } else {
-        1
-    };
+    let threads = if parallel { rayon::current_num_threads() } else { 1 };
     let tiling = Tiling::new(&layout, k.layout.tokens, threads);
     let blocks = layout.tokens.div_ceil(tiling.queries);
     let output = Output::new(out.values, out.layout);
@@ -126,12 +122,7 @@ pub fn scratch_bytes(head_dim: usize) -> usize {
     Tiling::LARGEST.scratch_len(head_dim) * size_of::<f32>()
 }
 
-fn check<T>(
-    q: &Heads<'_, T>,
-    k: &Heads<'_, T>,
-    v: &Heads<'_, T>,
-    out: &HeadsMut<'_, T>,
-) -> Result<(), AttentionError> {
+fn check<T>(q: &Heads<'_, T>, k: &Heads<'_, T>, v: &Heads<'_, T>, out: &HeadsMut<'_, T>) -> Result<(), AttentionError> {
     let lengths = [
         ("q", q.layout, q.values.len()),
         ("k", k.layout, k.values.len()),
@@ -141,27 +132,19 @@ fn check<T>(
     for (what, layout, found) in lengths {
         let needed = layout.extent(what)?;
         if needed > found {
-            return Err(AttentionError::Length {
-                what,
-                needed,
-                found,
-            });
+            return Err(AttentionError::Length { what, needed, found });
         }
     }
     let sizes = |layout: HeadLayout| (layout.batch, layout.heads, layout.tokens, layout.head_dim);
     let (batch, heads, _, head_dim) = sizes(q.layout);
     let keys = (batch, heads, k.layout.tokens, head_dim);
-    for (what, found, expected) in [
-        ("k", sizes(k.layout), keys),
-        ("v", sizes(v.layout), keys),
-        ("out", sizes(out.layout), sizes(q.layout)),
-    ] {
+    for (what, found, expected) in
+        [("k", sizes(k.layout), keys), ("v", sizes(v.layout), keys), ("out", sizes(out.layout), sizes(q.layout))]
+    {
         if found != expected {
             return Err(AttentionError::Shape {
                 what,
-                reason: format!(
-                    "(batch, heads, tokens, head_dim) is {found:?}, expected {expected:?}"
-                ),
+                reason: format!("(batch, heads, tokens, head_dim) is {found:?}, expected {expected:?}"),
             });
         }
     }
@@ -171,9 +154,7 @@ fn check<T>(
             reason: format!("head_dim is {head_dim}; at most {MAX_HEAD_DIM} can be run"),
         });
     }
-    let queries = batch
-        .checked_mul(heads)
-        .and_then(|heads| heads.checked_mul(q.layout.tokens));
+    let queries = batch.checked_mul(heads).and_then(|heads| heads.checked_mul(q.layout.tokens));
     if queries
         .and_then(|queries| queries.checked_mul(k.layout.tokens))
         .and_then(|logits| logits.checked_mul(head_dim))

@@ -34,12 +34,7 @@ pub(super) unsafe fn step<S: Simd, const C: usize>(simd: S, step: Step<'_>) {
 
         // logits = K · Q, and their maximum.
         let mut maximum = old;
-        let keys = Rows {
-            base: step.k.as_ptr(),
-            row_stride: step.head_dim,
-            depth_stride: 1,
-            depth: step.head_dim,
-        };
+        let keys = Rows { base: step.k.as_ptr(), row_stride: step.head_dim, depth_stride: 1, depth: step.head_dim };
         let mut key = 0;
         macro_rules! logits_of {
             ($rows:literal) => {
@@ -81,12 +76,7 @@ pub(super) unsafe fn step<S: Simd, const C: usize>(simd: S, step: Step<'_>) {
         }
 
         // out = out · correction + Vᵀ · weights.
-        let values = Rows {
-            base: step.v.as_ptr(),
-            row_stride: 1,
-            depth_stride: step.head_dim,
-            depth: step.count,
-        };
+        let values = Rows { base: step.v.as_ptr(), row_stride: 1, depth_stride: step.head_dim, depth: step.count };
         let out = step.out.as_mut_ptr();
         let mut channel = 0;
         macro_rules! output_of {
@@ -95,8 +85,7 @@ pub(super) unsafe fn step<S: Simd, const C: usize>(simd: S, step: Step<'_>) {
                     let mut sums = [[simd.splat(0.0); C]; $rows];
                     for (r, row) in sums.iter_mut().enumerate() {
                         for (c, value) in row.iter_mut().enumerate() {
-                            let before =
-                                simd.load_ptr(out.add((channel + r) * width + c * S::LANES));
+                            let before = simd.load_ptr(out.add((channel + r) * width + c * S::LANES));
                             *value = simd.mul(before, correction[c]);
                         }
                     }

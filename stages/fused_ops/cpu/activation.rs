@@ -99,12 +99,7 @@ mod tests {
         if x < 0.0 { tail } else { 1.0 - tail }
     }
 
-    fn largest_error(
-        from: f64,
-        to: f64,
-        ours: impl Fn(f32) -> f32,
-        exact: impl Fn(f64) -> f64,
-    ) -> f64 {
+    fn largest_error(from: f64, to: f64, ours: impl Fn(f32) -> f32, exact: impl Fn(f64) -> f64) -> f64 {
         (0..=200_000)
             .map(|i| (from + (to - from) * i as f64 / 200_000.0) as f32)
             .map(|x| (ours(x) as f64 - exact(x as f64)).abs() / exact(x as f64).abs().max(1e-36))

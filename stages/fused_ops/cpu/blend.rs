@@ -83,13 +83,7 @@ impl<T: Element> Kernel for Run<'_, T> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self {
-            current,
-            previous,
-            alpha,
-            channels,
-            out,
-        } = self;
+        let Self { current, previous, alpha, channels, out } = self;
         match alpha {
             Alpha::Uniform(alpha) => blend_uniform(simd, current, previous, alpha, out),
             Alpha::PerPixel(alpha) if channels >= S::LANES || channels > SPREAD => {
@@ -118,13 +112,7 @@ impl<T: Element> Kernel for Run<'_, T> {
 }
 
 #[inline(always)]
-fn blend_uniform<S: Simd, T: Element>(
-    simd: S,
-    current: &[T],
-    previous: &[T],
-    alpha: f32,
-    out: &mut [T],
-) {
+fn blend_uniform<S: Simd, T: Element>(simd: S, current: &[T], previous: &[T], alpha: f32, out: &mut [T]) {
     let (near, far) = (simd.splat(alpha), simd.splat(1.0 - alpha));
     let mut at = 0;
     while at + S::LANES <= out.len() {
@@ -141,27 +129,15 @@ fn blend_uniform<S: Simd, T: Element>(
 }
 
 #[inline(always)]
-fn blend_spread<S: Simd, T: Element>(
-    simd: S,
-    current: &[T],
-    previous: &[T],
-    alpha: &[f32],
-    out: &mut [T],
-) {
+fn blend_spread<S: Simd, T: Element>(simd: S, current: &[T], previous: &[T], alpha: &[f32], out: &mut [T]) {
     let one = simd.splat(1.0);
     let mut at = 0;
     while at < out.len() {
         let whole = at + S::LANES <= out.len();
         let (now, before) = if whole {
-            (
-                T::load(simd, &current[at..]),
-                T::load(simd, &previous[at..]),
-            )
+            (T::load(simd, &current[at..]), T::load(simd, &previous[at..]))
         } else {
-            (
-                T::load_some(simd, &current[at..]),
-                T::load_some(simd, &previous[at..]),
-            )
+            (T::load_some(simd, &current[at..]), T::load_some(simd, &previous[at..]))
         };
         let near = f32::load_some(simd, &alpha[at..]);
         let value = simd.mul_add(now, near, simd.mul(before, simd.sub(one, near)));
@@ -183,60 +159,25 @@ mod tests {
 
     #[test]
     fn mixes_by_one_number_or_by_pixel() {
-        for (pixels, channels) in [
-            (1, 1),
-            (85, 3),
-            (300, 4),
-            (7, 16),
-            (40, 50),
-            (3, 300),
-            (30_000, 3),
-        ] {
-            let half = |seed, count| -> Vec<f16> {
-                noise(seed, count).into_iter().map(f16::from_f32).collect()
-            };
+        for (pixels, channels) in [(1, 1), (85, 3), (300, 4), (7, 16), (40, 50), (3, 300), (30_000, 3)] {
+            let half = |seed, count| -> Vec<f16> { noise(seed, count).into_iter().map(f16::from_f32).collect() };
             let (current, previous) = (half(1, pixels * channels), half(2, pixels * channels));
-            let alphas: Vec<f16> = half(3, pixels)
-                .iter()
-                .map(|x| f16::from_f32(x.to_f32().abs()))
-                .collect();
+            let alphas: Vec<f16> = half(3, pixels).iter().map(|x| f16::from_f32(x.to_f32().abs())).collect();
             let wide = |values: &[f16]| -> Vec<f32> { values.iter().map(|x| x.to_f32()).collect() };
-            let (current32, previous32, alphas32) =
-                (wide(&current), wide(&previous), wide(&alphas));
+            let (current32, previous32, alphas32) = (wide(&current), wide(&previous), wide(&alphas));
             for isa in Isa::available() {
                 for uniform in [true, false] {
-                    let alpha32 = if uniform {
-                        Alpha::Uniform(0.3)
-                    } else {
-                        Alpha::PerPixel(&alphas32[..])
-                    };
-                    let alpha16 = if uniform {
-                        Alpha::Uniform(0.3)
-                    } else {
-                        Alpha::PerPixel(&alphas[..])
-                    };
+                    let alpha32 = if uniform { Alpha::Uniform(0.3) } else { Alpha::PerPixel(&alphas32[..]) };
+                    let alpha16 = if uniform { Alpha::Uniform(0.3) } else { Alpha::PerPixel(&alphas[..]) };
                     let mut out = vec![0.0f32; current.len()];
-                    temporal_blend_with(isa, &current32, &previous32, alpha32, channels, &mut out)
-                        .unwrap();
+                    temporal_blend_with(isa, &current32, &previous32, alpha32, channels, &mut out).unwrap();
                     let mut rounded = vec![f16::ZERO; current.len()];
-                    temporal_blend_with(isa, &current, &previous, alpha16, channels, &mut rounded)
-                        .unwrap();
+                    temporal_blend_with(isa, &current, &previous, alpha16, channels, &mut rounded).unwrap();
                     for i in 0..out.len() {
-                        let alpha = if uniform {
-                            f64::from(0.3f32)
-                        } else {
-                            f64::from(alphas32[i / channels])
-                        };
-                        let exact = alpha * f64::from(current32[i])
-                            + (1.0 - alpha) * f64::from(previous32[i]);
-                        assert!(
-                            (f64::from(out[i]) - exact).abs() < 2e-7,
-                            "{isa:?} {pixels} {channels}"
-                        );
-                        assert!(
-                            (rounded[i].to_f64() - exact).abs() <= exact.abs() / 2048.0 + 1e-6,
-                            "{isa:?}"
-                        );
+                        let alpha = if uniform { f64::from(0.3f32) } else { f64::from(alphas32[i / channels]) };
+                        let exact = alpha * f64::from(current32[i]) + (1.0 - alpha) * f64::from(previous32[i]);
+                        assert!((f64::from(out[i]) - exact).abs() < 2e-7, "{isa:?} {pixels} {channels}");
+                        assert!((rounded[i].to_f64() - exact).abs() <= exact.abs() / 2048.0 + 1e-6, "{isa:?}");
                     }
                 }
             }

@@ -32,37 +32,21 @@ pub struct Walk {
 ///
 /// # Errors
 /// A size of zero, or a kernel larger than the padded image.
-pub fn conv2d_output_size(
-    size: ImageSize,
-    kernel: [usize; 2],
-    walk: Walk,
-) -> Result<[usize; 2], KernelError> {
+pub fn conv2d_output_size(size: ImageSize, kernel: [usize; 2], walk: Walk) -> Result<[usize; 2], KernelError> {
     expect_nonzero("convolution stride", &[walk.stride])?;
-    expect_nonzero(
-        "convolution input (batch, height, width)",
-        &[size.batch, size.height, size.width],
-    )?;
+    expect_nonzero("convolution input (batch, height, width)", &[size.batch, size.height, size.width])?;
     expect_nonzero("convolution kernel (height, width)", &kernel)?;
     let along = |size: usize, kernel: usize| {
-        let padded = walk
-            .padding
-            .checked_mul(2)
-            .and_then(|padding| padding.checked_add(size));
+        let padded = walk.padding.checked_mul(2).and_then(|padding| padding.checked_add(size));
         match padded {
             Some(padded) if padded >= kernel => Ok((padded - kernel) / walk.stride + 1),
             _ => Err(KernelError::Shape {
                 what: "convolution input",
-                reason: format!(
-                    "a kernel of {kernel} does not fit into {size} pixels padded by {}",
-                    walk.padding
-                ),
+                reason: format!("a kernel of {kernel} does not fit into {size} pixels padded by {}", walk.padding),
             }),
         }
     };
-    Ok([
-        along(size.height, kernel[0])?,
-        along(size.width, kernel[1])?,
-    ])
+    Ok([along(size.height, kernel[0])?, along(size.width, kernel[1])?])
 }
 
 /// `output[b, y, x, n] = epilogue(sum over (i, j, c) of input[b, y·s + i - p, x·s + j - p, c] · w[n, c, i, j])`.
@@ -125,19 +109,9 @@ pub fn linear(
             reason: "GEGLU is an activation by itself; ask for Activation::None".to_owned(),
         });
     }
-    let inputs = [NhwcInput {
-        values: input,
-        channels: weights.channels,
-    }];
-    let size = ImageSize {
-        batch,
-        height: 1,
-        width: tokens,
-    };
-    let walk = Walk {
-        stride: 1,
-        padding: 0,
-    };
+    let inputs = [NhwcInput { values: input, channels: weights.channels }];
+    let size = ImageSize { batch, height: 1, width: tokens };
+    let walk = Walk { stride: 1, padding: 0 };
     multiply(&inputs, size, weights, walk, epilogue, output)
 }
 
@@ -149,11 +123,7 @@ fn multiply(
     epilogue: &Epilogue<'_>,
     output: ValuesMut<'_>,
 ) -> Result<(), KernelError> {
-    let ImageSize {
-        batch,
-        height,
-        width,
-    } = size;
+    let ImageSize { batch, height, width } = size;
     let [out_height, out_width] = conv2d_output_size(size, weights.kernel, walk)?;
     for input in inputs {
         expect_length(
@@ -162,18 +132,13 @@ fn multiply(
             input.values.len(),
         )?;
     }
-    let channels = inputs
-        .iter()
-        .try_fold(0usize, |sum, input| sum.checked_add(input.channels));
+    let channels = inputs.iter().try_fold(0usize, |sum, input| sum.checked_add(input.channels));
     if channels != Some(weights.channels) {
         return Err(KernelError::Shape {
             what: "input channels",
             reason: format!(
                 "the inputs have {:?}, which must add up to the weights' {}",
-                inputs
-                    .iter()
-                    .map(|input| input.channels)
-                    .collect::<Vec<_>>(),
+                inputs.iter().map(|input| input.channels).collect::<Vec<_>>(),
                 weights.channels
             ),
         });
@@ -183,27 +148,12 @@ fn multiply(
     expect_length(OUTPUT, &out_shape, output.len())?;
     // A window of the padded image must stay addressable too.
     let padded = |size: usize| size.saturating_add(walk.padding.saturating_mul(2));
-    product(
-        "padded input",
-        &[
-            padded(height),
-            padded(width),
-            weights.channels.saturating_add(16),
-        ],
-    )?;
+    product("padded input", &[padded(height), padded(width), weights.channels.saturating_add(16)])?;
     if let Some(bias) = epilogue.bias {
-        expect_length(
-            "bias (outputs)",
-            &[weights.parts, weights.outputs],
-            bias.len(),
-        )?;
+        expect_length("bias (outputs)", &[weights.parts, weights.outputs], bias.len())?;
     }
     if let Some(shift) = epilogue.shift {
-        expect_length(
-            "shift (batch, outputs)",
-            &[batch, weights.outputs],
-            shift.len(),
-        )?;
+        expect_length("shift (batch, outputs)", &[batch, weights.outputs], shift.len())?;
     }
     if let Some(residual) = epilogue.residual {
         expect_length("residual (as the output)", &out_shape, residual.len())?;
@@ -212,12 +162,8 @@ fn multiply(
         ValuesMut::F32(values) => Target::F32(values.as_mut_ptr()),
         ValuesMut::F16(values) => Target::F16(values.as_mut_ptr()),
     };
-    let finish = Finish {
-        channels: weights.outputs,
-        rows_per_sample: out_height * out_width,
-        epilogue: *epilogue,
-        target,
-    };
+    let finish =
+        Finish { channels: weights.outputs, rows_per_sample: out_height * out_width, epilogue: *epilogue, target };
     let image = Image {
         inputs,
         channels: weights.channels,

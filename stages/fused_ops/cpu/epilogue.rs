@@ -182,24 +182,15 @@ pub(super) unsafe fn finish_avx512(finish: &Finish<'_>, tile: Tile<'_>) {
 
 /// See [`FinishTile`]; always inlined, so that it is compiled for each instruction set.
 #[inline(always)]
-unsafe fn finish_tile<const FMA: bool, const LANES: usize, C: Convert<LANES>>(
-    finish: &Finish<'_>,
-    tile: Tile<'_>,
-) {
+unsafe fn finish_tile<const FMA: bool, const LANES: usize, C: Convert<LANES>>(finish: &Finish<'_>, tile: Tile<'_>) {
     // SAFETY: as the caller promises. The choice is made once for a tile, so that each loop over its
     // values is straight.
     unsafe {
         match (&tile.gate, finish.epilogue.activation) {
-            (Some(_), _) => {
-                finish_rows::<LANES, C>(finish, tile, |value, gate| value * gelu::<FMA>(gate))
-            }
+            (Some(_), _) => finish_rows::<LANES, C>(finish, tile, |value, gate| value * gelu::<FMA>(gate)),
             (None, Activation::None) => finish_rows::<LANES, C>(finish, tile, |value, _| value),
-            (None, Activation::Silu) => {
-                finish_rows::<LANES, C>(finish, tile, |value, _| silu::<FMA>(value))
-            }
-            (None, Activation::Gelu) => {
-                finish_rows::<LANES, C>(finish, tile, |value, _| gelu::<FMA>(value))
-            }
+            (None, Activation::Silu) => finish_rows::<LANES, C>(finish, tile, |value, _| silu::<FMA>(value)),
+            (None, Activation::Gelu) => finish_rows::<LANES, C>(finish, tile, |value, _| gelu::<FMA>(value)),
         }
     }
 }
@@ -255,10 +246,8 @@ unsafe fn finish_rows<const LANES: usize, C: Convert<LANES>>(
             let count = columns.saturating_sub(first).min(LANES);
             let mut values = *values;
             for lane in 0..LANES {
-                values[lane] = activate(
-                    values[lane] + addends[vector][lane],
-                    gates[vector][lane] + gate_biases[vector][lane],
-                );
+                values[lane] =
+                    activate(values[lane] + addends[vector][lane], gates[vector][lane] + gate_biases[vector][lane]);
             }
             let start = row * channels + tile.first_column + first;
             match finish.epilogue.residual {
@@ -271,8 +260,7 @@ unsafe fn finish_rows<const LANES: usize, C: Convert<LANES>>(
                 }
                 Some(Values::F16(residual)) => {
                     // SAFETY: the instruction set is available.
-                    let residual =
-                        unsafe { C::widen(&read(&residual[start..start + count], f16::ZERO)) };
+                    let residual = unsafe { C::widen(&read(&residual[start..start + count], f16::ZERO)) };
                     for lane in 0..LANES {
                         values[lane] += residual[lane];
                     }

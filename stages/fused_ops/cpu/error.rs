@@ -41,21 +41,12 @@ pub(super) fn product(what: &'static str, sizes: &[usize]) -> Result<usize, Kern
 }
 
 /// Checks that `found` values fill the shape `sizes` exactly.
-pub(super) fn expect_length(
-    what: &'static str,
-    sizes: &[usize],
-    found: usize,
-) -> Result<(), KernelError> {
+pub(super) fn expect_length(what: &'static str, sizes: &[usize], found: usize) -> Result<(), KernelError> {
     let expected = product(what, sizes)?;
     if expected == found {
         return Ok(());
     }
-    Err(KernelError::Length {
-        what,
-        shape: format!("{sizes:?}"),
-        expected,
-        found,
-    })
+    Err(KernelError::Length { what, shape: format!("{sizes:?}"), expected, found })
 }
 
 /// Refuses a shape in which a size is zero.

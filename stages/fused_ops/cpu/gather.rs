@@ -48,10 +48,7 @@ impl Image<'_> {
             let from = channel.max(before);
             let to = end.min(before + input.channels);
             if from < to {
-                input.values.widen(
-                    pixel * input.channels + from - before,
-                    &mut target[from - channel..to - channel],
-                );
+                input.values.widen(pixel * input.channels + from - before, &mut target[from - channel..to - channel]);
             }
             before += input.channels;
         }
@@ -68,24 +65,12 @@ impl Image<'_> {
         pitch: usize,
         target: &mut [f32],
     ) {
-        let Geometry {
-            height,
-            width,
-            padding,
-            ..
-        } = self.geometry;
+        let Geometry { height, width, padding, .. } = self.geometry;
         let channels = self.channels;
         // Columns of the window that lie inside of the image.
         let start = padding.saturating_sub(origin[1]).min(columns);
-        let inside = start
-            ..columns
-                .min((padding + width).saturating_sub(origin[1]))
-                .max(start);
-        for (row, line) in target
-            .chunks_exact_mut(columns * pitch)
-            .take(rows)
-            .enumerate()
-        {
+        let inside = start..columns.min((padding + width).saturating_sub(origin[1])).max(start);
+        for (row, line) in target.chunks_exact_mut(columns * pitch).take(rows).enumerate() {
             let y = (origin[0] + row).wrapping_sub(padding);
             if y >= height || inside.is_empty() {
                 line.fill(0.0);
@@ -107,37 +92,15 @@ impl Image<'_> {
 
     /// Copies im2col rows: for each output pixel from `first_row` on (counted through the batch)
     /// the inner indices `first..first + length`, `pitch` values apart.
-    pub(super) fn columns(
-        &self,
-        first_row: usize,
-        first: usize,
-        length: usize,
-        pitch: usize,
-        target: &mut [f32],
-    ) {
-        let Geometry {
-            height,
-            width,
-            out_height,
-            out_width,
-            kernel,
-            stride,
-            padding,
-            ..
-        } = self.geometry;
+    pub(super) fn columns(&self, first_row: usize, first: usize, length: usize, pitch: usize, target: &mut [f32]) {
+        let Geometry { height, width, out_height, out_width, kernel, stride, padding, .. } = self.geometry;
         for (index, line) in target.chunks_exact_mut(pitch).enumerate() {
             let row = first_row + index;
-            let (sample, pixel) = (
-                row / (out_height * out_width),
-                row % (out_height * out_width),
-            );
+            let (sample, pixel) = (row / (out_height * out_width), row % (out_height * out_width));
             let (out_y, out_x) = (pixel / out_width, pixel % out_width);
             let mut done = 0;
             while done < length {
-                let (tap, channel) = (
-                    (first + done) / self.channels,
-                    (first + done) % self.channels,
-                );
+                let (tap, channel) = ((first + done) / self.channels, (first + done) % self.channels);
                 let count = (self.channels - channel).min(length - done);
                 let target = &mut line[done..done + count];
                 let y = (out_y * stride + tap / kernel[1]).wrapping_sub(padding);

@@ -73,11 +73,7 @@ struct Step {
 
 impl<'a> Product<'a> {
     /// Chooses feed, regions and groups. The arguments have been checked against each other.
-    pub(super) fn new(
-        image: &'a Image<'a>,
-        weights: &'a PackedWeights,
-        finish: &'a Finish<'a>,
-    ) -> Self {
+    pub(super) fn new(image: &'a Image<'a>, weights: &'a PackedWeights, finish: &'a Finish<'a>) -> Self {
         let geometry = image.geometry;
         let rows = geometry.batch * geometry.out_height * geometry.out_width;
         let threads = rayon::current_num_threads();
@@ -106,18 +102,12 @@ impl<'a> Product<'a> {
         };
         let (pitch, region_rows, regions) = match feed {
             Feed::Window => {
-                let pitch =
-                    image.channels + 16 * usize::from(aliased(image.channels * geometry.stride));
+                let pitch = image.channels + 16 * usize::from(aliased(image.channels * geometry.stride));
                 let columns = (geometry.out_width - 1) * geometry.stride + geometry.kernel[1];
                 let halo = geometry.kernel[0].saturating_sub(geometry.stride);
-                let rows =
-                    (WINDOW_VALUES / (columns * pitch)).saturating_sub(halo) / geometry.stride;
+                let rows = (WINDOW_VALUES / (columns * pitch)).saturating_sub(halo) / geometry.stride;
                 let rows = rows.min(WINDOW_PIXELS / geometry.out_width).max(1);
-                let regions = balanced(
-                    geometry.out_height.div_ceil(rows),
-                    geometry.out_height,
-                    geometry.batch,
-                );
+                let regions = balanced(geometry.out_height.div_ceil(rows), geometry.out_height, geometry.batch);
                 let rows = geometry.out_height.div_ceil(regions);
                 (pitch, rows, geometry.out_height.div_ceil(rows))
             }
@@ -143,16 +133,7 @@ impl<'a> Product<'a> {
         };
         let groups = (2 * threads).div_ceil(tasks).max(kept).min(units);
         let per_group = units.div_ceil(groups);
-        Self {
-            image,
-            weights,
-            finish,
-            feed,
-            pitch,
-            region_rows,
-            regions,
-            groups: units.div_ceil(per_group),
-        }
+        Self { image, weights, finish, feed, pitch, region_rows, regions, groups: units.div_ceil(per_group) }
     }
 
     /// Runs every task, on as many threads as are worth waking.
@@ -169,9 +150,7 @@ impl<'a> Product<'a> {
         let tasks = samples * self.regions * self.groups;
         let rows = geometry.batch * geometry.out_height * geometry.out_width;
         let inner = self.image.channels * geometry.kernel[0] * geometry.kernel[1];
-        let work = rows
-            .saturating_mul(inner)
-            .saturating_mul(self.weights.outputs);
+        let work = rows.saturating_mul(inner).saturating_mul(self.weights.outputs);
         run_tasks(tasks, work, |task, scratch, packed| {
             // SAFETY: the caller's promise; tasks differ in their rows or their columns.
             unsafe { self.task(task / self.groups, task % self.groups, scratch, packed) }
@@ -182,13 +161,7 @@ impl<'a> Product<'a> {
     ///
     /// # Safety
     /// As [`run`](Self::run), for the rows and columns of this task.
-    unsafe fn task(
-        &self,
-        region_index: usize,
-        group: usize,
-        scratch: &mut Scratch,
-        packed: &mut Option<usize>,
-    ) {
+    unsafe fn task(&self, region_index: usize, group: usize, scratch: &mut Scratch, packed: &mut Option<usize>) {
         let units = self.weights.units();
         let per_group = units.div_ceil(self.groups);
         let units = group * per_group..units.min((group + 1) * per_group);
@@ -200,19 +173,9 @@ impl<'a> Product<'a> {
             _ => units.len(),
         };
         let kept = if blocks == 1 { MAX_ROWS } else { rows * slots };
-        scratch
-            .sums
-            .reserve(kept * MAX_COLUMNS * self.weights.parts);
-        scratch
-            .panel
-            .reserve(self.weights.block_length() * MAX_COLUMNS * self.weights.parts);
-        let Scratch {
-            left,
-            sums,
-            panel,
-            runs,
-            ..
-        } = scratch;
+        scratch.sums.reserve(kept * MAX_COLUMNS * self.weights.parts);
+        scratch.panel.reserve(self.weights.block_length() * MAX_COLUMNS * self.weights.parts);
+        let Scratch { left, sums, panel, runs, .. } = scratch;
         let (sums, panel) = (sums.as_mut_slice(), panel.as_mut_slice());
         // SAFETY (all three calls of `block`): the left operand covers what `region` and `runs`
         // walk, as `region`, `window` and `columns` lay it out for the same sizes.
@@ -231,12 +194,7 @@ impl<'a> Product<'a> {
                     };
                     // SAFETY: see above.
                     unsafe {
-                        let step = Step {
-                            block,
-                            unit,
-                            slot: 0,
-                            next,
-                        };
+                        let step = Step { block, unit, slot: 0, next };
                         self.block(&region, &step, left.as_slice(), runs, sums, panel)
                     };
                 }
@@ -247,25 +205,18 @@ impl<'a> Product<'a> {
             let (first, length) = self.weights.block_range(block);
             runs.clear();
             let left = if self.feed == Feed::InPlace {
-                runs.push(Run {
-                    offset: first,
-                    length,
-                });
+                runs.push(Run { offset: first, length });
                 match self.image.inputs {
-                    [
-                        super::gather::NhwcInput {
-                            values: Values::F32(values),
-                            ..
-                        },
-                    ] => &values[region.first_row * self.pitch..],
+                    [super::gather::NhwcInput { values: Values::F32(values), .. }] => {
+                        &values[region.first_row * self.pitch..]
+                    }
                     _ => unreachable!("only a single f32 input is read in place"),
                 }
             } else {
                 runs.push(Run { offset: 0, length });
                 left.reserve(rows * self.pitch);
                 let left = &mut left.as_mut_slice()[..rows * self.pitch];
-                self.image
-                    .columns(region.first_row, first, length, self.pitch, left);
+                self.image.columns(region.first_row, first, length, self.pitch, left);
                 left
             };
             for (slot, unit) in Range::clone(&units).enumerate() {
@@ -274,12 +225,7 @@ impl<'a> Product<'a> {
                     (false, true) => Some((block + 1, units.start)),
                     (false, false) => None,
                 };
-                let step = Step {
-                    block,
-                    unit,
-                    slot,
-                    next,
-                };
+                let step = Step { block, unit, slot, next };
                 // SAFETY: see above.
                 unsafe { self.block(&region, &step, left, runs, sums, panel) };
             }
@@ -336,11 +282,7 @@ impl<'a> Product<'a> {
         let (first, length) = self.weights.block_range(block);
         let channels = self.image.channels;
         let kernel_width = self.image.geometry.kernel[1];
-        let joined = if self.pitch == channels {
-            kernel_width * channels
-        } else {
-            channels
-        };
+        let joined = if self.pitch == channels { kernel_width * channels } else { channels };
         let line = self.window_columns() * self.pitch;
         runs.clear();
         let mut done = 0;
@@ -349,10 +291,7 @@ impl<'a> Product<'a> {
             let (tap, channel) = (k / channels, k % channels);
             let offset = tap / kernel_width * line + tap % kernel_width * self.pitch + channel;
             let count = (joined - k % joined).min(length - done);
-            runs.push(Run {
-                offset,
-                length: count,
-            });
+            runs.push(Run { offset, length: count });
             done += count;
         }
     }
@@ -412,10 +351,7 @@ impl<'a> Product<'a> {
     ///
     /// # Safety
     /// As [`block`](Self::block); `right` points to the block's panel, and its gate's if there is one.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the state of the innermost loops"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "the state of the innermost loops")]
     unsafe fn tiles<W>(
         &self,
         region: &Region,
@@ -427,12 +363,7 @@ impl<'a> Product<'a> {
         right: [*const W; 2],
     ) {
         let weights = self.weights;
-        let &Step {
-            block,
-            unit,
-            slot,
-            next,
-        } = step;
+        let &Step { block, unit, slot, next } = step;
         let next = next.map_or(&[][..], |(block, unit)| weights.panel_bytes(block, unit));
         let mut fetched = 0;
         let kernels = weights.isa().kernels();
@@ -453,10 +384,7 @@ impl<'a> Product<'a> {
                 let (pitch, place) = if first && last {
                     (MAX_ROWS * width, 0)
                 } else {
-                    (
-                        region_size * width,
-                        slot * parts * region_size * MAX_COLUMNS + row * width,
-                    )
+                    (region_size * width, slot * parts * region_size * MAX_COLUMNS + row * width)
                 };
                 let from = line * region.line_stride + start * region.row_stride;
                 let left = &left[from..];

@@ -69,18 +69,11 @@ pub fn group_norm_with<T: Element>(
         let coefficients = Coefficients::new(&statistics, channels, norm);
         let row = coefficients.factor.len();
         for_row_runs(out, row, |first, out| {
-            isa.run(Apply {
-                x: &x[first * row..][..out.len()],
-                out,
-                coefficients: &coefficients,
-                silu: norm.silu,
-            });
+            isa.run(Apply { x: &x[first * row..][..out.len()], out, coefficients: &coefficients, silu: norm.silu });
         });
     };
     if x.len() > image {
-        x.par_chunks(image)
-            .zip(out.par_chunks_mut(image))
-            .for_each(one);
+        x.par_chunks(image).zip(out.par_chunks_mut(image)).for_each(one);
     } else {
         one((x, out));
     }
@@ -98,25 +91,19 @@ impl Coefficients {
     fn new(groups: &[Moments], channels: usize, norm: &GroupNorm<'_>) -> Self {
         let row = full_row(channels);
         let per_group = channels / groups.len();
-        let mut coefficients = Self {
-            mean: Vec::with_capacity(row),
-            factor: Vec::with_capacity(row),
-            offset: Vec::with_capacity(row),
-        };
+        let mut coefficients =
+            Self { mean: Vec::with_capacity(row), factor: Vec::with_capacity(row), offset: Vec::with_capacity(row) };
         for column in 0..row {
             let channel = column % channels;
             let moments = groups[channel / per_group];
             let variance = moments.squares / moments.count;
-            let factor =
-                f64::from(norm.weight[channel]) / (variance + f64::from(norm.epsilon)).sqrt();
+            let factor = f64::from(norm.weight[channel]) / (variance + f64::from(norm.epsilon)).sqrt();
             let mean = moments.mean as f32;
             // The part of the mean that f32 cannot hold goes into the offset.
             let rest = moments.mean - f64::from(mean);
             coefficients.mean.push(mean);
             coefficients.factor.push(factor as f32);
-            coefficients
-                .offset
-                .push((f64::from(norm.bias[channel]) - rest * factor) as f32);
+            coefficients.offset.push((f64::from(norm.bias[channel]) - rest * factor) as f32);
         }
         coefficients
     }
@@ -134,11 +121,7 @@ impl<T: Element> Kernel for Apply<'_, T> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Coefficients {
-            mean,
-            factor,
-            offset,
-        } = self.coefficients;
+        let Coefficients { mean, factor, offset } = self.coefficients;
         let row = factor.len();
         for (x, out) in self.x.chunks(row).zip(self.out.chunks_mut(row)) {
             let whole = x.len() / S::LANES * S::LANES;
@@ -189,29 +172,17 @@ mod tests {
         for n in 0..batch {
             for group in 0..norm.groups {
                 let places: Vec<usize> = (0..pixels)
-                    .flat_map(|p| {
-                        (0..per_group)
-                            .map(move |c| (n * pixels + p) * channels + group * per_group + c)
-                    })
+                    .flat_map(|p| (0..per_group).map(move |c| (n * pixels + p) * channels + group * per_group + c))
                     .collect();
                 let count = places.len() as f64;
                 let mean = places.iter().map(|&i| f64::from(x[i])).sum::<f64>() / count;
-                let variance = places
-                    .iter()
-                    .map(|&i| (f64::from(x[i]) - mean).powi(2))
-                    .sum::<f64>()
-                    / count;
+                let variance = places.iter().map(|&i| (f64::from(x[i]) - mean).powi(2)).sum::<f64>() / count;
                 for &i in &places {
                     let c = i % channels;
-                    let value = (f64::from(x[i]) - mean)
-                        / (variance + f64::from(norm.epsilon)).sqrt()
+                    let value = (f64::from(x[i]) - mean) / (variance + f64::from(norm.epsilon)).sqrt()
                         * f64::from(norm.weight[c])
                         + f64::from(norm.bias[c]);
-                    out[i] = if norm.silu {
-                        value / (1.0 + (-value).exp())
-                    } else {
-                        value
-                    };
+                    out[i] = if norm.silu { value / (1.0 + (-value).exp()) } else { value };
                 }
             }
         }
@@ -233,28 +204,16 @@ mod tests {
             ([1, 4097, 130], 2, -3e4, 3e-6),
         ] {
             let [batch, pixels, channels] = shape;
-            let x: Vec<f32> = noise(1, batch * pixels * channels)
-                .iter()
-                .map(|x| x + mean)
-                .collect();
+            let x: Vec<f32> = noise(1, batch * pixels * channels).iter().map(|x| x + mean).collect();
             let (weight, bias) = (noise(2, channels), noise(3, channels));
             for silu in [false, true] {
-                let norm = GroupNorm {
-                    groups,
-                    epsilon: 1e-5,
-                    weight: &weight,
-                    bias: &bias,
-                    silu,
-                };
+                let norm = GroupNorm { groups, epsilon: 1e-5, weight: &weight, bias: &bias, silu };
                 let expected = plain(&x, shape, &norm);
                 for isa in Isa::available() {
                     let mut out = vec![0.0f32; x.len()];
                     group_norm_with(isa, &x, shape, &norm, &mut out).unwrap();
                     for (value, exact) in out.iter().zip(&expected) {
-                        assert!(
-                            (f64::from(*value) - exact).abs() < bound,
-                            "{isa:?} {shape:?} {value} {exact}"
-                        );
+                        assert!((f64::from(*value) - exact).abs() < bound, "{isa:?} {shape:?} {value} {exact}");
                     }
                 }
             }
@@ -266,22 +225,13 @@ mod tests {
         // The first value is what a careless pivot would be taken from.
         let mut x = noise(4, 64 * 64 * 8);
         x[0] = 1e6;
-        let norm = GroupNorm {
-            groups: 1,
-            epsilon: 1e-5,
-            weight: &[1.0; 8],
-            bias: &[0.0; 8],
-            silu: false,
-        };
+        let norm = GroupNorm { groups: 1, epsilon: 1e-5, weight: &[1.0; 8], bias: &[0.0; 8], silu: false };
         let expected = plain(&x, [1, 4096, 8], &norm);
         for isa in Isa::available() {
             let mut out = vec![0.0f32; x.len()];
             group_norm_with(isa, &x, [1, 4096, 8], &norm, &mut out).unwrap();
             for (value, exact) in out.iter().zip(&expected) {
-                assert!(
-                    (f64::from(*value) - exact).abs() <= 1e-6 * (1.0 + exact.abs()),
-                    "{isa:?} {value} {exact}"
-                );
+                assert!((f64::from(*value) - exact).abs() <= 1e-6 * (1.0 + exact.abs()), "{isa:?} {value} {exact}");
             }
         }
     }
@@ -290,51 +240,26 @@ mod tests {
     fn a_constant_image_becomes_its_bias_and_halves_are_rounded_once() {
         let x = vec![f16::from_f32(123.0); 40 * 24];
         let bias = noise(5, 24);
-        let norm = GroupNorm {
-            groups: 3,
-            epsilon: 1e-5,
-            weight: &[2.0; 24],
-            bias: &bias,
-            silu: false,
-        };
+        let norm = GroupNorm { groups: 3, epsilon: 1e-5, weight: &[2.0; 24], bias: &bias, silu: false };
         let half: Vec<f16> = noise(6, 40 * 24).into_iter().map(f16::from_f32).collect();
         let wide: Vec<f32> = half.iter().map(|x| x.to_f32()).collect();
         let expected = plain(&wide, [1, 40, 24], &norm);
         for isa in Isa::available() {
             let mut out = vec![f16::ZERO; x.len()];
             group_norm_with(isa, &x, [1, 40, 24], &norm, &mut out).unwrap();
-            assert!(
-                out.iter()
-                    .enumerate()
-                    .all(|(i, &y)| y == f16::from_f32(bias[i % 24])),
-                "{isa:?}"
-            );
+            assert!(out.iter().enumerate().all(|(i, &y)| y == f16::from_f32(bias[i % 24])), "{isa:?}");
             group_norm_with(isa, &half, [1, 40, 24], &norm, &mut out).unwrap();
             for (value, exact) in out.iter().zip(&expected) {
-                assert!(
-                    (value.to_f64() - exact).abs() <= exact.abs() / 2048.0 + 3e-6,
-                    "{isa:?}"
-                );
+                assert!((value.to_f64() - exact).abs() <= exact.abs() / 2048.0 + 3e-6, "{isa:?}");
             }
         }
     }
 
     #[test]
     fn what_does_not_fit_is_refused() {
-        let norm = GroupNorm {
-            groups: 3,
-            epsilon: 1e-5,
-            weight: &[1.0; 8],
-            bias: &[1.0; 8],
-            silu: false,
-        };
+        let norm = GroupNorm { groups: 3, epsilon: 1e-5, weight: &[1.0; 8], bias: &[1.0; 8], silu: false };
         let mut out = [0.0f32; 16];
-        assert!(
-            group_norm(&[0.0f32; 16], [1, 2, 8], &norm, &mut out)
-                .unwrap_err()
-                .to_string()
-                .contains("3 groups")
-        );
+        assert!(group_norm(&[0.0f32; 16], [1, 2, 8], &norm, &mut out).unwrap_err().to_string().contains("3 groups"));
         assert!(group_norm(&[0.0f32; 15], [1, 2, 8], &norm, &mut out).is_err());
         assert!(group_norm::<f32>(&[], [0, 2, 8], &norm, &mut []).is_err());
     }

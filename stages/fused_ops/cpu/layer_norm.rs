@@ -43,13 +43,7 @@ pub fn layer_norm_with<T: Element>(
     expect_length("layer_norm weight", &[channels], weight.len())?;
     expect_length("layer_norm bias", &[channels], bias.len())?;
     for_row_runs(out, channels, |first, out| {
-        isa.run(Rows {
-            x: &x[first * channels..][..out.len()],
-            weight,
-            bias,
-            epsilon,
-            out,
-        });
+        isa.run(Rows { x: &x[first * channels..][..out.len()], weight, bias, epsilon, out });
     });
     Ok(())
 }
@@ -69,11 +63,7 @@ impl<T: Element> Kernel for Rows<'_, T> {
     fn run<S: Simd>(self, simd: S) {
         let channels = self.weight.len();
         let inverse_count = 1.0 / channels as f32;
-        for (x, out) in self
-            .x
-            .chunks_exact(channels)
-            .zip(self.out.chunks_exact_mut(channels))
-        {
+        for (x, out) in self.x.chunks_exact(channels).zip(self.out.chunks_exact_mut(channels)) {
             let pivot = sum(simd, x) * inverse_count;
             let (rest, squares) = sums_about(simd, x, pivot);
             // What the pivot's rounding left of the mean.
@@ -191,16 +181,9 @@ mod tests {
         let mut out = Vec::new();
         for row in x.chunks(channels) {
             let mean = row.iter().copied().map(f64::from).sum::<f64>() / channels as f64;
-            let variance = row
-                .iter()
-                .map(|&x| (f64::from(x) - mean).powi(2))
-                .sum::<f64>()
-                / channels as f64;
+            let variance = row.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / channels as f64;
             for (c, &x) in row.iter().enumerate() {
-                out.push(
-                    (f64::from(x) - mean) / (variance + 1e-5).sqrt() * f64::from(weight[c])
-                        + f64::from(bias[c]),
-                );
+                out.push((f64::from(x) - mean) / (variance + 1e-5).sqrt() * f64::from(weight[c]) + f64::from(bias[c]));
             }
         }
         out
@@ -208,14 +191,9 @@ mod tests {
 
     #[test]
     fn agrees_with_the_plain_form() {
-        for ([rows, channels], mean) in [
-            ([1, 1], 0.0),
-            ([5, 3], 0.0),
-            ([300, 17], 2.0),
-            ([1500, 64], 0.0),
-            ([9, 100], -1e4),
-            ([3, 3072], 3e4),
-        ] {
+        for ([rows, channels], mean) in
+            [([1, 1], 0.0), ([5, 3], 0.0), ([300, 17], 2.0), ([1500, 64], 0.0), ([9, 100], -1e4), ([3, 3072], 3e4)]
+        {
             let x: Vec<f32> = noise(1, rows * channels).iter().map(|x| x + mean).collect();
             let (weight, bias) = (noise(2, channels), noise(3, channels));
             let expected = plain(&x, &weight, &bias);
@@ -223,10 +201,7 @@ mod tests {
                 let mut out = vec![0.0f32; x.len()];
                 layer_norm_with(isa, &x, [rows, channels], &weight, &bias, 1e-5, &mut out).unwrap();
                 for (value, exact) in out.iter().zip(&expected) {
-                    assert!(
-                        (f64::from(*value) - exact).abs() < 3e-6,
-                        "{isa:?} {rows} {channels} {value} {exact}"
-                    );
+                    assert!((f64::from(*value) - exact).abs() < 3e-6, "{isa:?} {rows} {channels} {value} {exact}");
                 }
             }
         }
@@ -242,19 +217,11 @@ mod tests {
             let mut out = vec![f16::ZERO; half.len()];
             layer_norm_with(isa, &half, [33, 20], &weight, &bias, 1e-5, &mut out).unwrap();
             for (value, exact) in out.iter().zip(&expected) {
-                assert!(
-                    (value.to_f64() - exact).abs() <= exact.abs() / 2048.0 + 3e-6,
-                    "{isa:?}"
-                );
+                assert!((value.to_f64() - exact).abs() <= exact.abs() / 2048.0 + 3e-6, "{isa:?}");
             }
             let mut out = vec![0.0f32; 40];
             layer_norm_with(isa, &[1e6f32; 40], [2, 20], &weight, &bias, 1e-5, &mut out).unwrap();
-            assert!(
-                out.iter()
-                    .enumerate()
-                    .all(|(i, &y)| (y - bias[i % 20]).abs() < 1e-6),
-                "{isa:?}"
-            );
+            assert!(out.iter().enumerate().all(|(i, &y)| (y - bias[i % 20]).abs() < 1e-6), "{isa:?}");
         }
     }
 

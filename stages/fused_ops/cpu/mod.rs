@@ -7,7 +7,6 @@
 mod activation;
 mod blend;
 mod conv2d;
-mod convert;
 mod epilogue;
 mod error;
 mod gather;

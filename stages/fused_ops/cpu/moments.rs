@@ -26,12 +26,7 @@ impl Moments {
 }
 
 /// The moments of each group of one image.
-pub(super) fn image_moments<T: Element>(
-    isa: Isa,
-    x: &[T],
-    channels: usize,
-    groups: usize,
-) -> Vec<Moments> {
+pub(super) fn image_moments<T: Element>(isa: Isa, x: &[T], channels: usize, groups: usize) -> Vec<Moments> {
     let run = rows_per_task(channels) * channels;
     let part = |x: &[T]| {
         // Pixels of few channels are read several at a time, so that vectors are full.
@@ -41,22 +36,14 @@ pub(super) fn image_moments<T: Element>(
         let per_group = channels / groups;
         for (values, row) in [(rows, row), (rest, channels)] {
             let mut lanes = vec![Moments::default(); row];
-            isa.run(Gather {
-                x: values,
-                row,
-                lanes: &mut lanes,
-            });
+            isa.run(Gather { x: values, row, lanes: &mut lanes });
             for (lane, part) in lanes.into_iter().enumerate() {
                 moments[lane % channels / per_group].merge(part);
             }
         }
         moments
     };
-    let parts: Vec<Vec<Moments>> = if x.len() <= run {
-        vec![part(x)]
-    } else {
-        x.par_chunks(run).map(part).collect()
-    };
+    let parts: Vec<Vec<Moments>> = if x.len() <= run { vec![part(x)] } else { x.par_chunks(run).map(part).collect() };
     let mut total = vec![Moments::default(); groups];
     for part in parts {
         for (total, part) in total.iter_mut().zip(part) {

@@ -72,11 +72,7 @@ impl PackedWeights {
     ///
     /// # Errors
     /// A size of zero, or a slice that does not fill the shape.
-    pub fn from_conv2d(
-        weight: &[f32],
-        shape: [usize; 4],
-        storage: Storage,
-    ) -> Result<Self, KernelError> {
+    pub fn from_conv2d(weight: &[f32], shape: [usize; 4], storage: Storage) -> Result<Self, KernelError> {
         Self::from_conv2d_for(Isa::best(), weight, shape, storage)
     }
 
@@ -84,12 +80,7 @@ impl PackedWeights {
     ///
     /// # Errors
     /// As there, and instructions that this machine does not have.
-    pub fn from_conv2d_for(
-        isa: Isa,
-        weight: &[f32],
-        shape: [usize; 4],
-        storage: Storage,
-    ) -> Result<Self, KernelError> {
+    pub fn from_conv2d_for(isa: Isa, weight: &[f32], shape: [usize; 4], storage: Storage) -> Result<Self, KernelError> {
         Self::pack(isa, weight, shape, storage, 1)
     }
 
@@ -97,11 +88,7 @@ impl PackedWeights {
     ///
     /// # Errors
     /// As [`from_conv2d`](Self::from_conv2d).
-    pub fn from_linear(
-        weight: &[f32],
-        [outputs, inputs]: [usize; 2],
-        storage: Storage,
-    ) -> Result<Self, KernelError> {
+    pub fn from_linear(weight: &[f32], [outputs, inputs]: [usize; 2], storage: Storage) -> Result<Self, KernelError> {
         Self::from_conv2d(weight, [outputs, inputs, 1, 1], storage)
     }
 
@@ -110,11 +97,7 @@ impl PackedWeights {
     ///
     /// # Errors
     /// As [`from_conv2d`](Self::from_conv2d), and an odd number of rows.
-    pub fn from_geglu(
-        weight: &[f32],
-        shape: [usize; 2],
-        storage: Storage,
-    ) -> Result<Self, KernelError> {
+    pub fn from_geglu(weight: &[f32], shape: [usize; 2], storage: Storage) -> Result<Self, KernelError> {
         Self::from_geglu_for(Isa::best(), weight, shape, storage)
     }
 
@@ -137,13 +120,7 @@ impl PackedWeights {
         Self::pack(isa, weight, [rows, inputs, 1, 1], storage, 2)
     }
 
-    fn pack(
-        isa: Isa,
-        weight: &[f32],
-        shape: [usize; 4],
-        storage: Storage,
-        parts: usize,
-    ) -> Result<Self, KernelError> {
+    fn pack(isa: Isa, weight: &[f32], shape: [usize; 4], storage: Storage, parts: usize) -> Result<Self, KernelError> {
         const WHAT: &str = "weights (outputs, inputs, kernel height, kernel width)";
         if !isa.is_available() {
             return Err(KernelError::Shape {
@@ -182,38 +159,28 @@ impl PackedWeights {
         Ok(packed)
     }
 
-    fn fill<T: Copy + Send>(
-        &self,
-        weight: &[f32],
-        target: &mut [T],
-        convert: impl Fn(f32) -> T + Sync,
-    ) {
+    fn fill<T: Copy + Send>(&self, weight: &[f32], target: &mut [T], convert: impl Fn(f32) -> T + Sync) {
         let [height, width] = self.kernel;
         let taps = height * width;
         let row_length = self.channels * taps;
         let columns = self.padded_columns();
-        target
-            .par_chunks_mut(self.block * columns)
-            .enumerate()
-            .for_each(|(block, target)| {
-                let (first, length) = self.block_range(block);
-                for unit in 0..self.units() {
-                    let (start, unit_width) = self.unit_columns(unit);
-                    for part in 0..self.parts {
-                        let panel = self.panel_start(unit, part, length);
-                        let rows = start..self.outputs.min(start + unit_width);
-                        for (column, output) in rows.enumerate() {
-                            let row = &weight[(part * self.outputs + output) * row_length..];
-                            for k in 0..length {
-                                let (tap, channel) =
-                                    ((first + k) / self.channels, (first + k) % self.channels);
-                                target[panel + k * unit_width + column] =
-                                    convert(row[channel * taps + tap]);
-                            }
+        target.par_chunks_mut(self.block * columns).enumerate().for_each(|(block, target)| {
+            let (first, length) = self.block_range(block);
+            for unit in 0..self.units() {
+                let (start, unit_width) = self.unit_columns(unit);
+                for part in 0..self.parts {
+                    let panel = self.panel_start(unit, part, length);
+                    let rows = start..self.outputs.min(start + unit_width);
+                    for (column, output) in rows.enumerate() {
+                        let row = &weight[(part * self.outputs + output) * row_length..];
+                        for k in 0..length {
+                            let (tap, channel) = ((first + k) / self.channels, (first + k) % self.channels);
+                            target[panel + k * unit_width + column] = convert(row[channel * taps + tap]);
                         }
                     }
                 }
-            });
+            }
+        });
     }
 
     /// The same weights, to be used by the method given.
@@ -271,11 +238,7 @@ impl PackedWeights {
     pub(super) fn unit_columns(&self, unit: usize) -> (usize, usize) {
         let full = self.isa.kernels().columns;
         let start = unit * full;
-        let width = if self.outputs - start <= full / 2 {
-            full / 2
-        } else {
-            full
-        };
+        let width = if self.outputs - start <= full / 2 { full / 2 } else { full };
         (start, width)
     }
 
@@ -379,11 +342,7 @@ pub struct BatchNorm<'a> {
 ///
 /// # Errors
 /// A slice whose length does not fit the number of outputs.
-pub fn fold_batch_norm(
-    weight: &mut [f32],
-    bias: &mut [f32],
-    norm: &BatchNorm<'_>,
-) -> Result<(), KernelError> {
+pub fn fold_batch_norm(weight: &mut [f32], bias: &mut [f32], norm: &BatchNorm<'_>) -> Result<(), KernelError> {
     let outputs = bias.len();
     expect_nonzero("folded bias (outputs)", &[outputs])?;
     for (what, values) in [

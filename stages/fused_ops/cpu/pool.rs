@@ -10,11 +10,7 @@ use crate::stages::simd::{Element, Isa, Kernel, Simd};
 ///
 /// # Errors
 /// When a size is zero, height or width is below 2, or a slice does not fit its shape.
-pub fn max_pool_2x2<T: Element>(
-    x: &[T],
-    shape: [usize; 4],
-    out: &mut [T],
-) -> Result<(), KernelError> {
+pub fn max_pool_2x2<T: Element>(x: &[T], shape: [usize; 4], out: &mut [T]) -> Result<(), KernelError> {
     max_pool_2x2_with(Isa::best(), x, shape, out)
 }
 
@@ -22,12 +18,7 @@ pub fn max_pool_2x2<T: Element>(
 ///
 /// # Errors
 /// As [`max_pool_2x2`].
-pub fn max_pool_2x2_with<T: Element>(
-    isa: Isa,
-    x: &[T],
-    shape: [usize; 4],
-    out: &mut [T],
-) -> Result<(), KernelError> {
+pub fn max_pool_2x2_with<T: Element>(isa: Isa, x: &[T], shape: [usize; 4], out: &mut [T]) -> Result<(), KernelError> {
     let [batch, height, width, channels] = shape;
     let pooled = [batch, height / 2, width / 2, channels];
     expect_nonzero("max_pool input", &shape)?;
@@ -40,12 +31,7 @@ pub fn max_pool_2x2_with<T: Element>(
             let (image, y) = ((first + i) / (height / 2), (first + i) % (height / 2));
             let rows = &x[(image * height + 2 * y) * in_row..][..2 * in_row];
             let (upper, lower) = rows.split_at(in_row);
-            isa.run(PoolRow {
-                upper,
-                lower,
-                channels,
-                out,
-            });
+            isa.run(PoolRow { upper, lower, channels, out });
         }
     });
     Ok(())
@@ -64,17 +50,9 @@ impl<T: Element> Kernel for PoolRow<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let channels = self.channels;
-        let squares = self
-            .upper
-            .chunks_exact(2 * channels)
-            .zip(self.lower.chunks_exact(2 * channels));
+        let squares = self.upper.chunks_exact(2 * channels).zip(self.lower.chunks_exact(2 * channels));
         for ((upper, lower), out) in squares.zip(self.out.chunks_exact_mut(channels)) {
-            let corners = [
-                &upper[..channels],
-                &upper[channels..],
-                &lower[..channels],
-                &lower[channels..],
-            ];
+            let corners = [&upper[..channels], &upper[channels..], &lower[..channels], &lower[channels..]];
             let whole = channels / S::LANES * S::LANES;
             let mut at = 0;
             while at < whole {
@@ -108,28 +86,16 @@ mod tests {
 
     #[test]
     fn takes_the_largest_of_each_square() {
-        for shape in [
-            [1, 2, 2, 1],
-            [2, 5, 7, 3],
-            [1, 4, 6, 16],
-            [1, 3, 2, 35],
-            [3, 64, 50, 20],
-        ] {
+        for shape in [[1, 2, 2, 1], [2, 5, 7, 3], [1, 4, 6, 16], [1, 3, 2, 35], [3, 64, 50, 20]] {
             let [batch, height, width, channels] = shape;
-            let x: Vec<f16> = noise(1, batch * height * width * channels)
-                .into_iter()
-                .map(f16::from_f32)
-                .collect();
+            let x: Vec<f16> = noise(1, batch * height * width * channels).into_iter().map(f16::from_f32).collect();
             let wide: Vec<f32> = x.iter().map(|x| x.to_f32()).collect();
             let mut expected = Vec::new();
             for n in 0..batch {
                 for y in 0..height / 2 {
                     for x in 0..width / 2 {
                         for c in 0..channels {
-                            let at = |dy, dx| {
-                                wide[((n * height + 2 * y + dy) * width + 2 * x + dx) * channels
-                                    + c]
-                            };
+                            let at = |dy, dx| wide[((n * height + 2 * y + dy) * width + 2 * x + dx) * channels + c];
                             expected.push(at(0, 0).max(at(0, 1)).max(at(1, 0)).max(at(1, 1)));
                         }
                     }
@@ -141,10 +107,7 @@ mod tests {
                 assert_eq!(out, expected, "{isa:?} {shape:?}");
                 let mut out = vec![f16::ZERO; expected.len()];
                 max_pool_2x2_with(isa, &x, shape, &mut out).unwrap();
-                assert!(
-                    out.iter().zip(&expected).all(|(a, b)| a.to_f32() == *b),
-                    "{isa:?} {shape:?}"
-                );
+                assert!(out.iter().zip(&expected).all(|(a, b)| a.to_f32() == *b), "{isa:?} {shape:?}");
             }
         }
     }

@@ -19,26 +19,15 @@ pub struct ChannelSlice<'a, T> {
 impl<'a, T> ChannelSlice<'a, T> {
     /// All channels of an image.
     pub fn whole(values: &'a mut [T], channels: usize) -> Self {
-        Self {
-            values,
-            channels,
-            first: 0,
-        }
+        Self { values, channels, first: 0 }
     }
 
     fn check(&self, what: &'static str, mut shape: [usize; 4]) -> Result<(), KernelError> {
         let written = shape[3];
-        if self
-            .first
-            .checked_add(written)
-            .is_none_or(|end| end > self.channels)
-        {
+        if self.first.checked_add(written).is_none_or(|end| end > self.channels) {
             return Err(KernelError::Shape {
                 what,
-                reason: format!(
-                    "{written} channels from channel {} on do not fit into {}",
-                    self.first, self.channels
-                ),
+                reason: format!("{written} channels from channel {} on do not fit into {}", self.first, self.channels),
             });
         }
         shape[3] = self.channels;
@@ -94,11 +83,7 @@ pub fn upsample_2x_with<T: Element>(
             let row = |y: usize| &x[(image * height + y) * in_row..][..in_row];
             let (upper, lower) = pair.split_at_mut(out_row);
             let rows = RowPair {
-                sources: [
-                    row(y.saturating_sub(1)),
-                    row(y),
-                    row((y + 1).min(height - 1)),
-                ],
+                sources: [row(y.saturating_sub(1)), row(y), row((y + 1).min(height - 1))],
                 channels,
                 targets: [upper, lower],
                 target_channels: out.channels,
@@ -119,11 +104,7 @@ pub fn upsample_2x_with<T: Element>(
 ///
 /// # Errors
 /// As [`upsample_2x`].
-pub fn copy_channels<T: Element>(
-    x: &[T],
-    shape: [usize; 4],
-    out: ChannelSlice<'_, T>,
-) -> Result<(), KernelError> {
+pub fn copy_channels<T: Element>(x: &[T], shape: [usize; 4], out: ChannelSlice<'_, T>) -> Result<(), KernelError> {
     expect_nonzero("copy_channels input", &shape)?;
     expect_length("copy_channels input", &shape, x.len())?;
     out.check("copy_channels output", shape)?;
@@ -167,23 +148,11 @@ impl<T: Element> Kernel for Bilinear<'_, T> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let RowPair {
-            sources,
-            channels,
-            targets: [upper, lower],
-            target_channels,
-            first,
-        } = self.0;
+        let RowPair { sources, channels, targets: [upper, lower], target_channels, first } = self.0;
         let width = sources[1].len() / channels;
-        let pairs = upper
-            .chunks_exact_mut(2 * target_channels)
-            .zip(lower.chunks_exact_mut(2 * target_channels));
+        let pairs = upper.chunks_exact_mut(2 * target_channels).zip(lower.chunks_exact_mut(2 * target_channels));
         for (x, (upper, lower)) in pairs.enumerate() {
-            let columns = [
-                x.saturating_sub(1) * channels,
-                x * channels,
-                (x + 1).min(width - 1) * channels,
-            ];
+            let columns = [x.saturating_sub(1) * channels, x * channels, (x + 1).min(width - 1) * channels];
             let (upper_left, upper_right) = upper.split_at_mut(target_channels);
             let (lower_left, lower_right) = lower.split_at_mut(target_channels);
             let targets = [
@@ -201,11 +170,7 @@ impl<T: Element> Kernel for Bilinear<'_, T> {
                     let mut values = [simd.splat(0.0); 3];
                     for (value, source) in values.iter_mut().zip(sources) {
                         let source = &source[column + at..column + channels];
-                        *value = if whole {
-                            T::load(simd, source)
-                        } else {
-                            T::load_some(simd, source)
-                        };
+                        *value = if whole { T::load(simd, source) } else { T::load_some(simd, source) };
                     }
                     above[i] = mix(simd, values[1], values[0]);
                     below[i] = mix(simd, values[1], values[2]);
@@ -257,12 +222,9 @@ mod tests {
         for n in 0..batch {
             for y in 0..2 * height {
                 for x_out in 0..2 * width {
-                    let ((top, bottom, dy), (left, right, dx)) =
-                        (place(y, height), place(x_out, width));
+                    let ((top, bottom, dy), (left, right, dx)) = (place(y, height), place(x_out, width));
                     for c in 0..channels {
-                        let at = |y, x_in| {
-                            f64::from(x[((n * height + y) * width + x_in) * channels + c])
-                        };
+                        let at = |y, x_in| f64::from(x[((n * height + y) * width + x_in) * channels + c]);
                         let upper = at(top, left) * (1.0 - dx) + at(top, right) * dx;
                         let lower = at(bottom, left) * (1.0 - dx) + at(bottom, right) * dx;
                         out.push(upper * (1.0 - dy) + lower * dy);
@@ -275,18 +237,9 @@ mod tests {
 
     #[test]
     fn doubles_into_a_slice_of_channels_and_touches_nothing_else() {
-        for shape in [
-            [1, 1, 1, 1],
-            [2, 3, 5, 3],
-            [1, 4, 1, 16],
-            [1, 2, 3, 37],
-            [2, 33, 40, 20],
-        ] {
+        for shape in [[1, 1, 1, 1], [2, 3, 5, 3], [1, 4, 1, 16], [1, 2, 3, 37], [2, 33, 40, 20]] {
             let [batch, height, width, channels] = shape;
-            let x: Vec<f16> = noise(1, batch * height * width * channels)
-                .into_iter()
-                .map(f16::from_f32)
-                .collect();
+            let x: Vec<f16> = noise(1, batch * height * width * channels).into_iter().map(f16::from_f32).collect();
             let wide: Vec<f32> = x.iter().map(|x| x.to_f32()).collect();
             for mode in [Upsample::Nearest, Upsample::Bilinear] {
                 let expected = plain(mode, &wide, shape);
@@ -296,36 +249,19 @@ mod tests {
                         let pixels = 4 * batch * height * width;
                         let mut out = vec![9e9f32; pixels * all];
                         let mut halves = vec![f16::MAX; pixels * all];
-                        let slice = ChannelSlice {
-                            values: &mut out,
-                            channels: all,
-                            first: before,
-                        };
+                        let slice = ChannelSlice { values: &mut out, channels: all, first: before };
                         upsample_2x_with(isa, mode, &wide, shape, slice).unwrap();
-                        let slice = ChannelSlice {
-                            values: &mut halves,
-                            channels: all,
-                            first: before,
-                        };
+                        let slice = ChannelSlice { values: &mut halves, channels: all, first: before };
                         upsample_2x_with(isa, mode, &x, shape, slice).unwrap();
                         for (i, value) in out.iter().enumerate() {
                             let (pixel, c) = (i / all, i % all);
                             if c < before || c >= before + channels {
-                                assert!(
-                                    *value == 9e9 && halves[i] == f16::MAX,
-                                    "{isa:?} {shape:?} {i}"
-                                );
+                                assert!(*value == 9e9 && halves[i] == f16::MAX, "{isa:?} {shape:?} {i}");
                                 continue;
                             }
                             let exact = expected[pixel * channels + c - before];
-                            assert!(
-                                (f64::from(*value) - exact).abs() < 2e-7,
-                                "{isa:?} {shape:?} {i}"
-                            );
-                            assert!(
-                                (halves[i].to_f64() - exact).abs() <= exact.abs() / 2048.0 + 1e-6,
-                                "{isa:?}"
-                            );
+                            assert!((f64::from(*value) - exact).abs() < 2e-7, "{isa:?} {shape:?} {i}");
+                            assert!((halves[i].to_f64() - exact).abs() <= exact.abs() / 2048.0 + 1e-6, "{isa:?}");
                         }
                     }
                 }
@@ -337,11 +273,7 @@ mod tests {
     fn a_copy_completes_the_concatenation() {
         let x = noise(2, 2 * 50 * 60 * 7);
         let mut out = vec![0.0f32; 2 * 50 * 60 * 12];
-        let slice = ChannelSlice {
-            values: &mut out,
-            channels: 12,
-            first: 5,
-        };
+        let slice = ChannelSlice { values: &mut out, channels: 12, first: 5 };
         copy_channels(&x, [2, 50, 60, 7], slice).unwrap();
         for (pixel, source) in out.chunks(12).zip(x.chunks(7)) {
             assert_eq!(pixel[..5], [0.0; 5]);
@@ -353,11 +285,7 @@ mod tests {
     fn slices_that_do_not_fit_are_refused() {
         let mut out = [0.0f32; 4 * 5];
         for (channels, first) in [(5, 4), (5, usize::MAX), (4, 0)] {
-            let slice = ChannelSlice {
-                values: &mut out,
-                channels,
-                first,
-            };
+            let slice = ChannelSlice { values: &mut out, channels, first };
             assert!(upsample_2x(Upsample::Nearest, &[0.0; 2], [1, 1, 1, 2], slice).is_err());
         }
     }

@@ -7,19 +7,13 @@ pub(super) const TASK_VALUES: usize = 1 << 16;
 
 /// Calls `work(first_row, rows)` for runs of whole rows of `row_len` values, in parallel when there
 /// are many. How the rows are cut depends on their length only, never on the number of threads.
-pub(super) fn for_row_runs<T: Send>(
-    out: &mut [T],
-    row_len: usize,
-    work: impl Fn(usize, &mut [T]) + Send + Sync,
-) {
+pub(super) fn for_row_runs<T: Send>(out: &mut [T], row_len: usize, work: impl Fn(usize, &mut [T]) + Send + Sync) {
     let rows = rows_per_task(row_len);
     let len = rows * row_len;
     if out.len() <= len {
         work(0, out);
     } else {
-        out.par_chunks_mut(len)
-            .enumerate()
-            .for_each(|(task, run)| work(task * rows, run));
+        out.par_chunks_mut(len).enumerate().for_each(|(task, run)| work(task * rows, run));
     }
 }
 

@@ -63,10 +63,7 @@ pub fn sampler_step_with<T: Element>(
         None if step.next_from_noise != 0.0 => {
             return Err(KernelError::Shape {
                 what: "sampler_step noise",
-                reason: format!(
-                    "the step takes {} of it, so it must be given",
-                    step.next_from_noise
-                ),
+                reason: format!("the step takes {} of it, so it must be given", step.next_from_noise),
             });
         }
         None => {}
@@ -101,29 +98,16 @@ impl<T: Element> Kernel for Run<'_, T> {
         let whole = len / S::LANES * S::LANES;
         let mut at = 0;
         while at < whole {
-            let mut next = combine(
-                simd,
-                self.step,
-                T::load(simd, &self.x[at..]),
-                T::load(simd, &self.model[at..]),
-            );
+            let mut next = combine(simd, self.step, T::load(simd, &self.x[at..]), T::load(simd, &self.model[at..]));
             if let Some(noise) = self.noise {
-                next = simd.mul_add(
-                    T::load(simd, &noise[at..]),
-                    simd.splat(self.step.next_from_noise),
-                    next,
-                );
+                next = simd.mul_add(T::load(simd, &noise[at..]), simd.splat(self.step.next_from_noise), next);
             }
             T::store(simd, &mut self.out[at..], next);
             at += S::LANES;
         }
         if at < len {
-            let mut next = combine(
-                simd,
-                self.step,
-                T::load_some(simd, &self.x[at..]),
-                T::load_some(simd, &self.model[at..]),
-            );
+            let mut next =
+                combine(simd, self.step, T::load_some(simd, &self.x[at..]), T::load_some(simd, &self.model[at..]));
             if let Some(noise) = self.noise {
                 let noise = T::load_some(simd, &noise[at..]);
                 next = simd.mul_add(noise, simd.splat(self.step.next_from_noise), next);
@@ -142,11 +126,7 @@ fn combine<S: Simd>(simd: S, step: &SamplerStep, x: S::V, model: S::V) -> S::V {
         // The variable comes second, so that NaN passes and is seen.
         x0 = simd.min(simd.splat(clip), simd.max(simd.splat(-clip), x0));
     }
-    let direct = simd.mul_add(
-        x,
-        simd.splat(step.next_from_x),
-        simd.mul(model, simd.splat(step.next_from_out)),
-    );
+    let direct = simd.mul_add(x, simd.splat(step.next_from_x), simd.mul(model, simd.splat(step.next_from_out)));
     simd.mul_add(x0, simd.splat(step.next_from_x0), direct)
 }
 
@@ -169,8 +149,7 @@ mod tests {
             next_from_noise: 0.2,
         };
         for len in [0, 1, 15, 16, 33, 70_001] {
-            let half =
-                |seed| -> Vec<f16> { noise(seed, len).into_iter().map(f16::from_f32).collect() };
+            let half = |seed| -> Vec<f16> { noise(seed, len).into_iter().map(f16::from_f32).collect() };
             let (x, model, noise) = (half(1), half(2), half(3));
             let wide = |values: &[f16]| -> Vec<f32> { values.iter().map(|x| x.to_f32()).collect() };
             let (x32, model32, noise32) = (wide(&x), wide(&model), wide(&noise));
@@ -178,29 +157,18 @@ mod tests {
                 step.clip = clip;
                 for isa in Isa::available() {
                     let mut out = vec![0.0f32; len];
-                    sampler_step_with(isa, &step, &x32, &model32, Some(&noise32), &mut out)
-                        .unwrap();
+                    sampler_step_with(isa, &step, &x32, &model32, Some(&noise32), &mut out).unwrap();
                     let mut rounded = vec![f16::ZERO; len];
                     sampler_step_with(isa, &step, &x, &model, Some(&noise), &mut rounded).unwrap();
                     for i in 0..len {
-                        let (x, model, noise) = (
-                            f64::from(x32[i]),
-                            f64::from(model32[i]),
-                            f64::from(noise32[i]),
-                        );
+                        let (x, model, noise) = (f64::from(x32[i]), f64::from(model32[i]), f64::from(noise32[i]));
                         let mut x0 = 1.25 * x - 0.5 * model;
                         if let Some(clip) = clip {
                             x0 = x0.clamp(-f64::from(clip), f64::from(clip));
                         }
                         let exact = 0.3 * x + 0.4 * model + 0.7 * x0 + 0.2 * noise;
-                        assert!(
-                            (f64::from(out[i]) - exact).abs() < 5e-7,
-                            "{isa:?} {len} {i}"
-                        );
-                        assert!(
-                            (rounded[i].to_f64() - exact).abs() <= exact.abs() / 2048.0 + 1e-6,
-                            "{isa:?}"
-                        );
+                        assert!((f64::from(out[i]) - exact).abs() < 5e-7, "{isa:?} {len} {i}");
+                        assert!((rounded[i].to_f64() - exact).abs() <= exact.abs() / 2048.0 + 1e-6, "{isa:?}");
                     }
                 }
             }
@@ -220,12 +188,7 @@ mod tests {
         };
         let x = [1.0f32, 2.0, f32::NAN];
         let mut out = [0.0f32; 3];
-        assert!(
-            sampler_step(&step, &x, &x, None, &mut out)
-                .unwrap_err()
-                .to_string()
-                .contains("must be given")
-        );
+        assert!(sampler_step(&step, &x, &x, None, &mut out).unwrap_err().to_string().contains("must be given"));
         assert!(sampler_step(&step, &x[1..], &x, Some(&x), &mut out).is_err());
         step.next_from_noise = 0.0;
         step.clip = Some(1.0);

@@ -36,11 +36,7 @@ thread_local! {
 /// Threads take the next task when they are free, so that a busy machine holds up one task and not
 /// a fixed share. The last argument is kept from task to task of a thread: the region whose left
 /// operand is in its scratch.
-pub(super) fn run_tasks(
-    tasks: usize,
-    work: usize,
-    task: impl Fn(usize, &mut Scratch, &mut Option<usize>) + Sync,
-) {
+pub(super) fn run_tasks(tasks: usize, work: usize, task: impl Fn(usize, &mut Scratch, &mut Option<usize>) + Sync) {
     let next = AtomicUsize::new(0);
     let take_tasks = || {
         SCRATCH.with_borrow_mut(|scratch| {
@@ -54,9 +50,7 @@ pub(super) fn run_tasks(
             }
         });
     };
-    let threads = rayon::current_num_threads()
-        .min(tasks)
-        .min(work / WORTH_A_THREAD);
+    let threads = rayon::current_num_threads().min(tasks).min(work / WORTH_A_THREAD);
     if threads <= 1 {
         take_tasks();
     } else {

@@ -2,10 +2,7 @@
 //!
 //! `output = Aᵀ [(G g Gᵀ) ∘ (Bᵀ d B)] A` (Lavin and Gray, 2015): 16 products for four outputs instead
 //! of 36. The factors are 0, ±1 and ±1/2, so little precision is lost.
-#![expect(
-    clippy::needless_range_loop,
-    reason = "rows and columns of small matrices are indexed, as in the formulas"
-)]
+#![expect(clippy::needless_range_loop, reason = "rows and columns of small matrices are indexed, as in the formulas")]
 
 /// Elements of a transformed 4x4 tile.
 pub(super) const ELEMENTS: usize = 16;
@@ -24,8 +21,7 @@ pub(super) type TransformInput =
 ///
 /// # Safety
 /// As [`TransformInput`]; `count` is a multiple of half a panel's columns.
-pub(super) type TransformWeights =
-    unsafe fn(taps: &[*const f32; 9], count: usize, target: *mut f32, pitch: usize);
+pub(super) type TransformWeights = unsafe fn(taps: &[*const f32; 9], count: usize, target: *mut f32, pitch: usize);
 
 /// Transforms sums back: element `e` of column `n` comes from `sums[e · pitch + n]`, the pixel at
 /// `(row, column)` goes to `target[row · line + column · columns + n]`.
@@ -74,43 +70,25 @@ fn halve<const LANES: usize>(a: Lanes<LANES>) -> Lanes<LANES> {
 /// Bᵀ of four values.
 #[inline(always)]
 fn input_line<const LANES: usize>(d: [Lanes<LANES>; 4]) -> [Lanes<LANES>; 4] {
-    [
-        subtract(d[0], d[2]),
-        add(d[1], d[2]),
-        subtract(d[2], d[1]),
-        subtract(d[1], d[3]),
-    ]
+    [subtract(d[0], d[2]), add(d[1], d[2]), subtract(d[2], d[1]), subtract(d[1], d[3])]
 }
 
 /// G of three values.
 #[inline(always)]
 fn weight_line<const LANES: usize>(g: [Lanes<LANES>; 3]) -> [Lanes<LANES>; 4] {
     let ends = add(g[0], g[2]);
-    [
-        g[0],
-        halve(add(ends, g[1])),
-        halve(subtract(ends, g[1])),
-        g[2],
-    ]
+    [g[0], halve(add(ends, g[1])), halve(subtract(ends, g[1])), g[2]]
 }
 
 /// Aᵀ of four values.
 #[inline(always)]
 fn output_line<const LANES: usize>(m: [Lanes<LANES>; 4]) -> [Lanes<LANES>; 2] {
-    [
-        add(add(m[0], m[1]), m[2]),
-        subtract(subtract(m[1], m[2]), m[3]),
-    ]
+    [add(add(m[0], m[1]), m[2]), subtract(subtract(m[1], m[2]), m[3])]
 }
 
 /// See [`TransformInput`].
 #[inline(always)]
-unsafe fn input<const LANES: usize>(
-    pixels: &[*const f32; ELEMENTS],
-    channels: usize,
-    target: *mut f32,
-    pitch: usize,
-) {
+unsafe fn input<const LANES: usize>(pixels: &[*const f32; ELEMENTS], channels: usize, target: *mut f32, pitch: usize) {
     for channel in (0..channels).step_by(LANES) {
         // SAFETY: the caller's promise, for `LANES` channels that start below `channels`; an array
         // of f32 has f32's alignment.
@@ -119,20 +97,12 @@ unsafe fn input<const LANES: usize>(
             for row in 0..4 {
                 let mut line = [[0f32; LANES]; 4];
                 for column in 0..4 {
-                    line[column] = pixels[4 * row + column]
-                        .add(channel)
-                        .cast::<Lanes<LANES>>()
-                        .read();
+                    line[column] = pixels[4 * row + column].add(channel).cast::<Lanes<LANES>>().read();
                 }
                 lines[row] = input_line(line);
             }
             for column in 0..4 {
-                let line = [
-                    lines[0][column],
-                    lines[1][column],
-                    lines[2][column],
-                    lines[3][column],
-                ];
+                let line = [lines[0][column], lines[1][column], lines[2][column], lines[3][column]];
                 for (row, value) in input_line(line).into_iter().enumerate() {
                     let place = target.add((4 * row + column) * pitch + channel);
                     place.cast::<Lanes<LANES>>().write(value);
@@ -144,12 +114,7 @@ unsafe fn input<const LANES: usize>(
 
 /// See [`TransformWeights`].
 #[inline(always)]
-unsafe fn weights<const LANES: usize>(
-    taps: &[*const f32; 9],
-    count: usize,
-    target: *mut f32,
-    pitch: usize,
-) {
+unsafe fn weights<const LANES: usize>(taps: &[*const f32; 9], count: usize, target: *mut f32, pitch: usize) {
     for first in (0..count).step_by(LANES) {
         // SAFETY: as in `input`.
         unsafe {
@@ -157,10 +122,7 @@ unsafe fn weights<const LANES: usize>(
             for row in 0..3 {
                 let mut line = [[0f32; LANES]; 3];
                 for column in 0..3 {
-                    line[column] = taps[3 * row + column]
-                        .add(first)
-                        .cast::<Lanes<LANES>>()
-                        .read();
+                    line[column] = taps[3 * row + column].add(first).cast::<Lanes<LANES>>().read();
                 }
                 lines[row] = weight_line(line);
             }
@@ -177,13 +139,7 @@ unsafe fn weights<const LANES: usize>(
 
 /// See [`TransformOutput`].
 #[inline(always)]
-unsafe fn output<const LANES: usize>(
-    sums: *const f32,
-    pitch: usize,
-    columns: usize,
-    target: *mut f32,
-    line: usize,
-) {
+unsafe fn output<const LANES: usize>(sums: *const f32, pitch: usize, columns: usize, target: *mut f32, line: usize) {
     for first in (0..columns).step_by(LANES) {
         // SAFETY: as in `input`.
         unsafe {
@@ -197,12 +153,7 @@ unsafe fn output<const LANES: usize>(
                 lines[row] = output_line(values);
             }
             for column in 0..2 {
-                let values = [
-                    lines[0][column],
-                    lines[1][column],
-                    lines[2][column],
-                    lines[3][column],
-                ];
+                let values = [lines[0][column], lines[1][column], lines[2][column], lines[3][column]];
                 for (row, value) in output_line(values).into_iter().enumerate() {
                     let place = target.add(row * line + column * columns + first);
                     place.cast::<Lanes<LANES>>().write(value);

@@ -95,11 +95,7 @@ pub(super) struct AlignedBuffer<T> {
 impl<T: Plain> AlignedBuffer<T> {
     /// An empty buffer, which holds no memory.
     pub(super) const fn new() -> Self {
-        Self {
-            lines: Vec::new(),
-            len: 0,
-            element: std::marker::PhantomData,
-        }
+        Self { lines: Vec::new(), len: 0, element: std::marker::PhantomData }
     }
 
     /// A buffer of `len` zeros.

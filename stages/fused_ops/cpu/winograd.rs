@@ -70,23 +70,14 @@ struct Region {
 
 impl<'a> Winograd<'a> {
     /// Cuts the call into tasks; see [`fits`] for when it may be asked to.
-    pub(super) fn new(
-        image: &'a Image<'a>,
-        weights: &'a PackedWeights,
-        finish: &'a Finish<'a>,
-    ) -> Self {
+    pub(super) fn new(image: &'a Image<'a>, weights: &'a PackedWeights, finish: &'a Finish<'a>) -> Self {
         let geometry = image.geometry;
         let threads = rayon::current_num_threads();
-        let tiles = [
-            geometry.out_height.div_ceil(2),
-            geometry.out_width.div_ceil(2),
-        ];
+        let tiles = [geometry.out_height.div_ceil(2), geometry.out_width.div_ceil(2)];
         // Tiles a multiple of 2 KiB apart would evict each other from a first-level cache.
         let pitch = image.channels + 16 * usize::from(image.channels.is_multiple_of(256));
-        let most = (LEFT_VALUES / (ELEMENTS * pitch)).clamp(
-            FEWEST_TILES,
-            MOST_TILES[usize::from(image.channels > CHANNEL_BLOCK)],
-        );
+        let most = (LEFT_VALUES / (ELEMENTS * pitch))
+            .clamp(FEWEST_TILES, MOST_TILES[usize::from(image.channels > CHANNEL_BLOCK)]);
         let across = tiles[1].div_ceil(tiles[1].div_ceil(most));
         let down = (most / across).clamp(1, tiles[0]);
         let mut regions = [tiles[0].div_ceil(down), tiles[1].div_ceil(across)];
@@ -103,11 +94,7 @@ impl<'a> Winograd<'a> {
         regions[0] = tiles[0].div_ceil(down);
         let groups = (2 * threads)
             .div_ceil(regions[0] * samples)
-            .max(if image.channels > CHANNEL_BLOCK {
-                weights.units().div_ceil(MOST_PANELS)
-            } else {
-                1
-            })
+            .max(if image.channels > CHANNEL_BLOCK { weights.units().div_ceil(MOST_PANELS) } else { 1 })
             .min(weights.units());
         Self {
             image,
@@ -141,17 +128,11 @@ impl<'a> Winograd<'a> {
     fn region(&self, index: usize) -> Region {
         let [down, across] = self.regions;
         let (sample, index) = (index / (down * across), index % (down * across));
-        let first = [
-            index / across * self.region[0],
-            index % across * self.region[1],
-        ];
+        let first = [index / across * self.region[0], index % across * self.region[1]];
         Region {
             sample,
             first,
-            size: [
-                self.region[0].min(self.tiles[0] - first[0]),
-                self.region[1].min(self.tiles[1] - first[1]),
-            ],
+            size: [self.region[0].min(self.tiles[0] - first[0]), self.region[1].min(self.tiles[1] - first[1])],
         }
     }
 
@@ -159,13 +140,7 @@ impl<'a> Winograd<'a> {
     ///
     /// # Safety
     /// As [`run`](Self::run), for the pixels and columns of this task.
-    unsafe fn task(
-        &self,
-        index: usize,
-        group: usize,
-        scratch: &mut Scratch,
-        transformed: &mut Option<usize>,
-    ) {
+    unsafe fn task(&self, index: usize, group: usize, scratch: &mut Scratch, transformed: &mut Option<usize>) {
         let region = self.region(index);
         let tiles = region.size[0] * region.size[1];
         let channels = self.image.channels;
@@ -180,9 +155,7 @@ impl<'a> Winograd<'a> {
         let slot_values = ELEMENTS * (tiles * MAX_COLUMNS + SKEW);
         let finished_values = 4 * FINISHED_TILES * MAX_COLUMNS;
         scratch.sums.reserve(slots * slot_values + finished_values);
-        scratch
-            .panel
-            .reserve(ELEMENTS * SKEW + (ELEMENTS + 9) * CHANNEL_BLOCK * MAX_COLUMNS);
+        scratch.panel.reserve(ELEMENTS * SKEW + (ELEMENTS + 9) * CHANNEL_BLOCK * MAX_COLUMNS);
         let left = scratch.left.as_slice();
         let panel = scratch.panel.as_mut_slice();
         let (finished, sums) = scratch.sums.as_mut_slice().split_at_mut(finished_values);
@@ -228,9 +201,7 @@ impl<'a> Winograd<'a> {
             let sums = &mut sums[element * (tiles * width + SKEW)..][..tiles * width];
             // While the elements are multiplied, the next weights to be transformed arrive.
             let next = match next {
-                Some((block, unit)) if element < 9 => {
-                    self.weights.tap_bytes(unit, element, block * CHANNEL_BLOCK)
-                }
+                Some((block, unit)) if element < 9 => self.weights.tap_bytes(unit, element, block * CHANNEL_BLOCK),
                 _ => &[],
             };
             for strip in 0..strips {
@@ -248,8 +219,7 @@ impl<'a> Winograd<'a> {
                         right.as_ptr(),
                         sums.as_mut_ptr(),
                         block > 0,
-                        next.get(strip * length * 64..)
-                            .map_or(right.as_ptr().cast(), <[u8]>::as_ptr),
+                        next.get(strip * length * 64..).map_or(right.as_ptr().cast(), <[u8]>::as_ptr),
                     );
                 }
             }
@@ -284,9 +254,7 @@ impl<'a> Winograd<'a> {
         let window = &mut scratch.window.as_mut_slice()[..size];
         match direct {
             Some(_) => window.fill(0.0),
-            None => self
-                .image
-                .window(region.sample, origin, lines, channels, window),
+            None => self.image.window(region.sample, origin, lines, channels, window),
         }
         let window = &*window;
         // Where the region starts in the source, whose size is (height, width).
@@ -306,12 +274,9 @@ impl<'a> Winograd<'a> {
             let mut pixels = [zeros; ELEMENTS];
             // Before the first row or column, wrapping makes the place huge: also outside.
             if y < height && y + 4 <= height && x < width && x + 4 <= width {
-                let first =
-                    &source[(y * width + x) * channels..((y + 3) * width + x + 4) * channels];
+                let first = &source[(y * width + x) * channels..((y + 3) * width + x + 4) * channels];
                 for (index, place) in pixels.iter_mut().enumerate() {
-                    *place = first
-                        .as_ptr()
-                        .wrapping_add((index / 4 * width + index % 4) * channels);
+                    *place = first.as_ptr().wrapping_add((index / 4 * width + index % 4) * channels);
                 }
             } else {
                 for (index, place) in pixels.iter_mut().enumerate() {
@@ -375,13 +340,7 @@ impl<'a> Winograd<'a> {
                     // before this one; `finished` two lines of 2 · FINISHED_TILES pixels, less those
                     // before this tile.
                     unsafe {
-                        (kernels.transforms.output)(
-                            sums.as_ptr(),
-                            element,
-                            width,
-                            target.as_mut_ptr(),
-                            line,
-                        );
+                        (kernels.transforms.output)(sums.as_ptr(), element, width, target.as_mut_ptr(), line);
                     }
                 }
                 let x = 2 * (region.first[1] + first);
@@ -391,16 +350,9 @@ impl<'a> Winograd<'a> {
                     if y >= geometry.out_height {
                         break;
                     }
-                    let first_row =
-                        (region.sample * geometry.out_height + y) * geometry.out_width + x;
-                    let tile = Tile {
-                        sums: &finished[..pixels * width],
-                        gate: None,
-                        width,
-                        columns,
-                        first_row,
-                        first_column,
-                    };
+                    let first_row = (region.sample * geometry.out_height + y) * geometry.out_width + x;
+                    let tile =
+                        Tile { sums: &finished[..pixels * width], gate: None, width, columns, first_row, first_column };
                     // SAFETY: the caller's promise: pixels and columns are this task's own part.
                     unsafe { (kernels.finish)(self.finish, tile) };
                 }

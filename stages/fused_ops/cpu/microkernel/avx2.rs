@@ -94,10 +94,7 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize, W: Weight>(
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn widen(source: &[f16], target: &mut [f32]) {
     let whole = source.len() / LANES * LANES;
-    for (source, target) in source
-        .chunks_exact(LANES)
-        .zip(target.chunks_exact_mut(LANES))
-    {
+    for (source, target) in source.chunks_exact(LANES).zip(target.chunks_exact_mut(LANES)) {
         // SAFETY: both chunks hold 8 values, and f16 is a u16 in memory.
         unsafe {
             let halves = _mm_loadu_si128(source.as_ptr().cast());
@@ -119,14 +116,8 @@ macro_rules! tiles {
 
 pub(in super::super) static KERNELS: KernelSet = KernelSet {
     columns: 2 * LANES,
-    tiles: Tiles {
-        full: tiles!(f32, 2),
-        narrow: tiles!(f32, 1),
-    },
-    half_tiles: Some(Tiles {
-        full: tiles!(f16, 2),
-        narrow: tiles!(f16, 1),
-    }),
+    tiles: Tiles { full: tiles!(f32, 2), narrow: tiles!(f32, 1) },
+    half_tiles: Some(Tiles { full: tiles!(f16, 2), narrow: tiles!(f16, 1) }),
     finish: super::super::epilogue::finish_avx2,
     widen,
     transforms: &super::super::transform::avx2::TRANSFORMS,

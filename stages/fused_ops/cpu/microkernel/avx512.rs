@@ -14,10 +14,7 @@ const ROW_GROUPS: usize = MAX_ROWS.div_ceil(3);
 
 /// The same pointer, of which the compiler no longer knows where it comes from.
 #[inline(always)]
-#[expect(
-    clippy::pointers_in_nomem_asm_block,
-    reason = "nothing is read or written through the pointer"
-)]
+#[expect(clippy::pointers_in_nomem_asm_block, reason = "nothing is read or written through the pointer")]
 fn opaque(mut pointer: *const f32) -> *const f32 {
     // SAFETY: no instruction is run; the register is only said to have been written.
     unsafe {
@@ -147,10 +144,7 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize, W: Weight>(
 #[target_feature(enable = "avx512f")]
 unsafe fn widen(source: &[f16], target: &mut [f32]) {
     let whole = source.len() / LANES * LANES;
-    for (source, target) in source
-        .chunks_exact(LANES)
-        .zip(target.chunks_exact_mut(LANES))
-    {
+    for (source, target) in source.chunks_exact(LANES).zip(target.chunks_exact_mut(LANES)) {
         // SAFETY: both chunks hold 16 values, and f16 is a u16 in memory.
         unsafe {
             let halves = _mm256_loadu_si256(source.as_ptr().cast());
@@ -172,14 +166,8 @@ macro_rules! tiles {
 
 pub(in super::super) static KERNELS: KernelSet = KernelSet {
     columns: 2 * LANES,
-    tiles: Tiles {
-        full: tiles!(f32, 2),
-        narrow: tiles!(f32, 1),
-    },
-    half_tiles: Some(Tiles {
-        full: tiles!(f16, 2),
-        narrow: tiles!(f16, 1),
-    }),
+    tiles: Tiles { full: tiles!(f32, 2), narrow: tiles!(f32, 1) },
+    half_tiles: Some(Tiles { full: tiles!(f16, 2), narrow: tiles!(f16, 1) }),
     finish: super::super::epilogue::finish_avx512,
     widen,
     transforms: &super::super::transform::avx512::TRANSFORMS,

@@ -8,8 +8,7 @@ use half::slice::HalfFloatSliceExt;
 const COLUMNS: usize = if cfg!(target_arch = "aarch64") { 16 } else { 8 };
 
 /// Whether `mul_add` is one instruction and not a library call.
-pub(in super::super) const NATIVE_FMA: bool =
-    cfg!(any(target_arch = "aarch64", target_feature = "fma"));
+pub(in super::super) const NATIVE_FMA: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
 
 /// The tile of `ROWS` rows by `COLUMNS` columns; see [`Microkernel`].
 ///
@@ -41,11 +40,7 @@ unsafe fn tile<const ROWS: usize, const COLUMNS: usize>(
                 for (row, sums) in sums.iter_mut().enumerate() {
                     let value = *left.add(row * stride);
                     for (sum, weight) in sums.iter_mut().zip(weights) {
-                        *sum = if NATIVE_FMA {
-                            value.mul_add(weight, *sum)
-                        } else {
-                            value * weight + *sum
-                        };
+                        *sum = if NATIVE_FMA { value.mul_add(weight, *sum) } else { value * weight + *sum };
                     }
                 }
                 right = right.add(1);
