@@ -2,7 +2,7 @@
 
 use super::error::{KernelError, expect_length, expect_nonzero};
 use super::rows::for_row_runs;
-use crate::stages::simd::{Element, Isa, Kernel, MAX_LANES, Simd};
+use crate::stages::simd::{Element, Isa, Kernel, Simd};
 
 /// `out = (x − mean) / sqrt(variance + epsilon) · weight + bias` for each row (arXiv:1607.06450), with
 /// the biased variance.
@@ -130,17 +130,7 @@ fn sums_about<S: Simd, T: Element>(simd: S, x: &[T], pivot: f32) -> (f32, f32) {
 /// The sum of all lanes.
 #[inline(always)]
 fn across<S: Simd>(simd: S, sums: [S::V; CHAINS]) -> f32 {
-    let sum = simd.add(simd.add(sums[0], sums[1]), simd.add(sums[2], sums[3]));
-    let mut lanes = [0.0f32; MAX_LANES];
-    f32::store(simd, &mut lanes, sum);
-    let mut width = S::LANES / 2;
-    while width > 0 {
-        for i in 0..width {
-            lanes[i] += lanes[i + width];
-        }
-        width /= 2;
-    }
-    lanes[0]
+    simd.sum(simd.add(simd.add(sums[0], sums[1]), simd.add(sums[2], sums[3])))
 }
 
 #[inline(always)]
@@ -153,15 +143,16 @@ fn apply<S: Simd, T: Element>(
     out: &mut [T],
 ) {
     let (pivots, rests, inverses) = (simd.splat(pivot), simd.splat(rest), simd.splat(inverse));
-    let whole = x.len() / S::LANES * S::LANES;
-    let mut at = 0;
-    while at < whole {
-        let centred = simd.sub(simd.sub(T::load(simd, &x[at..]), pivots), rests);
-        let factor = simd.mul(f32::load(simd, &weight[at..]), inverses);
-        let value = simd.mul_add(centred, factor, f32::load(simd, &bias[at..]));
-        T::store(simd, &mut out[at..], value);
-        at += S::LANES;
+    // Zipped vectors rather than indices: their bounds are checked once a row.
+    let columns = weight.chunks_exact(S::LANES).zip(bias.chunks_exact(S::LANES));
+    let vectors = x.chunks_exact(S::LANES).zip(out.chunks_exact_mut(S::LANES)).zip(columns);
+    for ((x, out), (weight, bias)) in vectors {
+        let centred = simd.sub(simd.sub(T::load(simd, x), pivots), rests);
+        let factor = simd.mul(f32::load(simd, weight), inverses);
+        let value = simd.mul_add(centred, factor, f32::load(simd, bias));
+        T::store(simd, out, value);
     }
+    let mut at = x.len() / S::LANES * S::LANES;
     while at < x.len() {
         let centred = x[at].to_f32() - pivot - rest;
         out[at] = T::from_f32(centred * (weight[at] * inverse) + bias[at]);
