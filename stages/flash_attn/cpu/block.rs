@@ -46,7 +46,7 @@ impl Tiling {
         let queries = self.queries.next_multiple_of(MAX_WIDTH);
         2 * queries * head_dim
             + 2 * queries
-            + (2 * self.keys * head_dim).next_multiple_of(MAX_LANES)
+            + 2 * ((self.keys * head_dim).next_multiple_of(MAX_LANES) + MAX_LANES)
             + self.keys * MAX_WIDTH
     }
 }
@@ -133,9 +133,10 @@ impl<T: Element> Block<'_, T> {
         let (out, rest) = rest.split_at_mut(lanes * head_dim);
         let (maximum, rest) = rest.split_at_mut(lanes);
         let (sum, rest) = rest.split_at_mut(lanes);
-        let (k, rest) = rest.split_at_mut(keys * head_dim);
-        let (v, rest) = rest.split_at_mut(keys * head_dim);
-        let logits = &mut rest[(2 * keys * head_dim).wrapping_neg() % MAX_LANES..][..keys * width];
+        let tile = (keys * head_dim).next_multiple_of(MAX_LANES) + MAX_LANES;
+        let (k, rest) = rest.split_at_mut(tile);
+        let (v, rest) = rest.split_at_mut(tile);
+        let logits = &mut rest[..keys * width];
 
         self.load_queries::<S, C>(simd, queries, q);
         out.fill(0.0);
@@ -145,22 +146,10 @@ impl<T: Element> Block<'_, T> {
         let mut first_key = 0;
         while first_key < kv_tokens {
             let count = keys.min(kv_tokens - first_key);
-            copy_tile(
-                simd,
-                &self.k,
-                self.batch,
-                self.head,
-                first_key,
-                &mut k[..count * head_dim],
-            );
-            copy_tile(
-                simd,
-                &self.v,
-                self.batch,
-                self.head,
-                first_key,
-                &mut v[..count * head_dim],
-            );
+            let filled = count * head_dim + MAX_LANES;
+            let place = (self.batch, self.head);
+            copy_tile(simd, &self.k, place, first_key, &mut k[..filled]);
+            copy_tile(simd, &self.v, place, first_key, &mut v[..filled]);
             for group in 0..groups {
                 let columns = group * width..(group + 1) * width;
                 let values = columns.start * head_dim..columns.end * head_dim;
@@ -270,30 +259,27 @@ fn load_up_to<S: Simd, T: Element>(simd: S, values: &[T]) -> S::V {
 
 /// Copies keys or values from `first` on, densely and as f32: strides of a power of two would make
 /// rows fight for the same cache sets, and each value is read once for every vector of queries.
+///
+/// `tile` has room for [`MAX_LANES`] values more than it takes: rows are copied in whole vectors, and
+/// what one writes too much the next one overwrites.
 #[inline(always)]
 fn copy_tile<S: Simd, T: Element>(
     simd: S,
     heads: &Heads<'_, T>,
-    batch: usize,
-    head: usize,
+    (batch, head): (usize, usize),
     first: usize,
     tile: &mut [f32],
 ) {
-    for (i, target) in tile.chunks_exact_mut(heads.layout.head_dim).enumerate() {
-        let source = row(heads, batch, head, first + i);
-        let whole = source.len() / S::LANES * S::LANES;
+    let head_dim = heads.layout.head_dim;
+    let rows = (tile.len() - MAX_LANES) / head_dim;
+    for row in 0..rows {
+        let start = heads.layout.offset(batch, head, first + row);
         let mut channel = 0;
-        while channel < whole {
-            f32::store(
-                simd,
-                &mut target[channel..],
-                T::load(simd, &source[channel..]),
-            );
+        while channel < head_dim {
+            let source = &heads.values[start + channel..];
+            let vector = load_up_to(simd, source);
+            f32::store(simd, &mut tile[row * head_dim + channel..], vector);
             channel += S::LANES;
-        }
-        while channel < source.len() {
-            target[channel] = source[channel].to_f32();
-            channel += 1;
         }
     }
 }
