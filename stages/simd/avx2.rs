@@ -96,6 +96,16 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn sum(self, a: __m256) -> f32 {
+        // SAFETY: `self` proves that the machine has the instructions.
+        unsafe {
+            let half = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let pair = _mm_add_ps(half, _mm_movehl_ps(half, half));
+            _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)))
+        }
+    }
+
+    #[inline(always)]
     fn transpose(self, block: &mut [__m256; MAX_LANES]) {
         // SAFETY: `self` proves that the machine has the instructions.
         unsafe {

@@ -96,6 +96,12 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn sum(self, a: __m512) -> f32 {
+        // SAFETY: `self` proves that the machine has the instructions.
+        unsafe { _mm512_reduce_add_ps(a) }
+    }
+
+    #[inline(always)]
     fn transpose(self, block: &mut [__m512; MAX_LANES]) {
         // SAFETY: `self` proves that the machine has the instructions.
         unsafe {

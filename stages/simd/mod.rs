@@ -71,6 +71,8 @@ pub trait Simd: Copy + Send + Sync + sealed::Token {
     /// `a · 2^n`, where `shifted` is `n + 1.5·2^23` for an integer `n`: its low bits are `n`, and are added to
     /// the exponent of `a`. Both `a` and the result must be normal numbers, or `shifted` a quiet NaN.
     fn scale(self, a: Self::V, shifted: Self::V) -> Self::V;
+    /// The sum of all lanes, in any order.
+    fn sum(self, a: Self::V) -> f32;
     /// Transposes a `LANES × LANES` block in place: lane `j` of vector `i` and lane `i` of vector `j`
     /// change places. Only the first `LANES` vectors are touched.
     fn transpose(self, block: &mut [Self::V; MAX_LANES]);

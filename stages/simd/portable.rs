@@ -89,6 +89,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn sum(self, a: [f32; LANES]) -> f32 {
+        (a[0] + a[2]) + (a[1] + a[3])
+    }
+
+    #[inline(always)]
     fn transpose(self, block: &mut [[f32; LANES]; MAX_LANES]) {
         let original = *block;
         for (i, row) in block.iter_mut().enumerate().take(LANES) {

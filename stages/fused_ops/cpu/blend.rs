@@ -2,7 +2,7 @@
 
 use super::error::{KernelError, expect_length, expect_nonzero};
 use super::rows::for_row_runs;
-use crate::stages::simd::{Element, Isa, Kernel, Simd};
+use crate::stages::simd::{Element, Isa, Kernel, MAX_LANES, Simd};
 
 /// How much of the current frame is taken.
 #[derive(Debug, Clone, Copy)]
@@ -101,7 +101,7 @@ impl<T: Element> Kernel for Run<'_, T> {
             }
             Alpha::PerPixel(alpha) => {
                 // Few channels: alpha is repeated into full vectors.
-                let mut spread = [0.0f32; SPREAD];
+                let mut spread = [0.0f32; SPREAD + MAX_LANES];
                 let pixels = SPREAD / channels;
                 for (block, alpha) in alpha.chunks(pixels).enumerate() {
                     for (target, alpha) in spread.chunks_exact_mut(channels).zip(alpha) {
@@ -163,7 +163,7 @@ fn blend_spread<S: Simd, T: Element>(
                 T::load_some(simd, &previous[at..]),
             )
         };
-        let near = f32::load_some(simd, &alpha[at..]);
+        let near = f32::load(simd, &alpha[at..]);
         let value = simd.mul_add(now, near, simd.mul(before, simd.sub(one, near)));
         if whole {
             T::store(simd, &mut out[at..], value);

@@ -63,6 +63,9 @@ pub fn signed_to_bytes_with<T: Element>(
 /// Values converted at a time, in a buffer that stays in the first-level cache.
 const BLOCK: usize = 256;
 
+/// 2^23: a float of this size has no fraction, and its low bits are the integer that was added.
+const SHIFT: f32 = 8_388_608.0;
+
 struct ToSigned<'a, T> {
     bytes: &'a [u8],
     out: &'a mut [T],
@@ -105,17 +108,21 @@ impl<T: Element> Kernel for ToBytes<'_, T> {
         let mut wide = [0.0f32; BLOCK];
         for (x, out) in self.x.chunks(BLOCK).zip(self.out.chunks_mut(BLOCK)) {
             let mut at = 0;
-            while at + S::LANES <= x.len() {
-                f32::store(simd, &mut wide[at..], T::load(simd, &x[at..]));
+            while at < x.len() {
+                let x = &x[at..];
+                let value = if x.len() >= S::LANES {
+                    T::load(simd, x)
+                } else {
+                    T::load_some(simd, x)
+                };
+                let value = simd.mul_add(value, simd.splat(127.5), simd.splat(127.5));
+                // The bound comes second here, so that NaN becomes 0.
+                let value = simd.min(simd.max(value, simd.splat(0.0)), simd.splat(255.0));
+                f32::store(simd, &mut wide[at..], simd.add(value, simd.splat(SHIFT)));
                 at += S::LANES;
             }
-            while at < x.len() {
-                wide[at] = x[at].to_f32();
-                at += 1;
-            }
             for (byte, wide) in out.iter_mut().zip(&wide) {
-                // The cast cuts the fraction, clips, and makes NaN 0.
-                *byte = (*wide * 127.5 + 128.0) as u8;
+                *byte = wide.to_bits() as u8;
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::error::{KernelError, expect_length, expect_nonzero};
 use super::rows::for_row_runs;
-use crate::stages::simd::{Element, Isa, Kernel, MAX_LANES, Simd};
+use crate::stages::simd::{Element, Isa, Kernel, Simd};
 
 /// `out = (x − mean) / sqrt(variance + epsilon) · weight + bias` for each row (arXiv:1607.06450), with
 /// the biased variance.
@@ -140,17 +140,7 @@ fn sums_about<S: Simd, T: Element>(simd: S, x: &[T], pivot: f32) -> (f32, f32) {
 /// The sum of all lanes.
 #[inline(always)]
 fn across<S: Simd>(simd: S, sums: [S::V; CHAINS]) -> f32 {
-    let sum = simd.add(simd.add(sums[0], sums[1]), simd.add(sums[2], sums[3]));
-    let mut lanes = [0.0f32; MAX_LANES];
-    f32::store(simd, &mut lanes, sum);
-    let mut width = S::LANES / 2;
-    while width > 0 {
-        for i in 0..width {
-            lanes[i] += lanes[i + width];
-        }
-        width /= 2;
-    }
-    lanes[0]
+    simd.sum(simd.add(simd.add(sums[0], sums[1]), simd.add(sums[2], sums[3])))
 }
 
 #[inline(always)]

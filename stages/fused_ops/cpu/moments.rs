@@ -40,14 +40,19 @@ pub(super) fn image_moments<T: Element>(
         let mut moments = vec![Moments::default(); groups];
         let per_group = channels / groups;
         for (values, row) in [(rows, row), (rest, channels)] {
-            let mut lanes = vec![Moments::default(); row];
+            let (mut mean, mut squares) = (vec![0.0; row], vec![0.0; row]);
             isa.run(Gather {
                 x: values,
                 row,
-                lanes: &mut lanes,
+                mean: &mut mean,
+                squares: &mut squares,
             });
-            for (lane, part) in lanes.into_iter().enumerate() {
-                moments[lane % channels / per_group].merge(part);
+            for (lane, (mean, squares)) in mean.into_iter().zip(squares).enumerate() {
+                moments[lane % channels / per_group].merge(Moments {
+                    count: (values.len() / row) as f64,
+                    mean,
+                    squares,
+                });
             }
         }
         moments
@@ -76,46 +81,65 @@ pub(super) fn full_row(channels: usize) -> usize {
     channels * LANES.div_ceil(channels).next_multiple_of(16 / even)
 }
 
-/// Moments of each column of `x` as `(rows, row)`.
+/// Mean and squares of each column of `x` as `(rows, row)`.
 struct Gather<'a, T> {
     x: &'a [T],
     row: usize,
-    lanes: &'a mut [Moments],
+    mean: &'a mut [f64],
+    squares: &'a mut [f64],
 }
 
 /// Rows whose mean is found before their squares: small enough to be in cache the second time.
 const BLOCK_ROWS: usize = 64;
 
+/// How a block of rows joins those before it; the same for all columns, so its divisions are done once.
+#[derive(Clone, Copy)]
+struct Join {
+    /// 1 / rows of the block.
+    inverse: f64,
+    /// Rows of the block / rows so far with it.
+    share: f64,
+    /// Rows before · rows of the block / rows so far.
+    between: f64,
+}
+
 impl<T: Element> Kernel for Gather<'_, T> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
+    fn run<S: Simd>(mut self, simd: S) {
         let mut done = 0.0;
         for block in self.x.chunks(BLOCK_ROWS * self.row) {
             let count = (block.len() / self.row) as f64;
+            let join = Join {
+                inverse: 1.0 / count,
+                share: count / (done + count),
+                between: done * count / (done + count),
+            };
             let mut lane = 0;
             while lane + 4 * S::LANES <= self.row {
-                gather_columns::<S, T, 4>(simd, block, self.row, lane, done, count, self.lanes);
+                self.columns::<S, 4>(simd, block, lane, join);
                 lane += 4 * S::LANES;
             }
             while lane + S::LANES <= self.row {
-                gather_columns::<S, T, 1>(simd, block, self.row, lane, done, count, self.lanes);
+                self.columns::<S, 1>(simd, block, lane, join);
                 lane += S::LANES;
             }
             while lane < self.row {
-                let (mut sum, mut squares) = (0.0, 0.0);
                 let mut pivot = 0.0;
                 for row in block.chunks_exact(self.row) {
                     pivot += row[lane].to_f32();
                 }
-                pivot /= count as f32;
+                pivot *= join.inverse as f32;
+                let (mut sum, mut squares) = (0.0, 0.0);
                 for row in block.chunks_exact(self.row) {
                     let difference = row[lane].to_f32() - pivot;
                     sum += difference;
                     squares += difference * difference;
                 }
-                merge_lane(&mut self.lanes[lane], done, count, pivot, sum, squares);
+                let columns = lane..lane + 1;
+                let (mean, total) = (&mut self.mean[columns.clone()], &mut self.squares[columns]);
+                merge_columns(mean, total, &[pivot], &[sum], &[squares], join);
                 lane += 1;
             }
             done += count;
@@ -123,62 +147,69 @@ impl<T: Element> Kernel for Gather<'_, T> {
     }
 }
 
-/// `C` vectors of columns from `lane` on, over one block of rows.
-#[inline(always)]
-fn gather_columns<S: Simd, T: Element, const C: usize>(
-    simd: S,
-    block: &[T],
-    row_len: usize,
-    lane: usize,
-    done: f64,
-    count: f64,
-    lanes: &mut [Moments],
-) {
-    let mut sums = [simd.splat(0.0); C];
-    for row in block.chunks_exact(row_len) {
-        let values = &row[lane..lane + C * S::LANES];
-        for (c, sum) in sums.iter_mut().enumerate() {
-            *sum = simd.add(*sum, T::load(simd, &values[c * S::LANES..]));
+impl<T: Element> Gather<'_, T> {
+    /// `C` vectors of columns from `lane` on, over one block of rows.
+    #[inline(always)]
+    fn columns<S: Simd, const C: usize>(&mut self, simd: S, block: &[T], lane: usize, join: Join) {
+        let mut sums = [simd.splat(0.0); C];
+        for row in block.chunks_exact(self.row) {
+            let values = &row[lane..lane + C * S::LANES];
+            for (c, sum) in sums.iter_mut().enumerate() {
+                *sum = simd.add(*sum, T::load(simd, &values[c * S::LANES..]));
+            }
         }
-    }
-    // Differences from the block's own rounded mean; what the rounding left is in their sum.
-    let inverse = simd.splat(1.0 / count as f32);
-    let mut pivots = [simd.splat(0.0); C];
-    for (pivot, sum) in pivots.iter_mut().zip(sums) {
-        *pivot = simd.mul(sum, inverse);
-    }
-    let mut sums = [simd.splat(0.0); C];
-    let mut squares = [simd.splat(0.0); C];
-    for row in block.chunks_exact(row_len) {
-        let values = &row[lane..lane + C * S::LANES];
+        // Differences from the block's own rounded mean; what the rounding left is in their sum.
+        let inverse = simd.splat(join.inverse as f32);
+        let mut pivots = [simd.splat(0.0); C];
+        for (pivot, sum) in pivots.iter_mut().zip(sums) {
+            *pivot = simd.mul(sum, inverse);
+        }
+        let mut sums = [simd.splat(0.0); C];
+        let mut squares = [simd.splat(0.0); C];
+        for row in block.chunks_exact(self.row) {
+            let values = &row[lane..lane + C * S::LANES];
+            for c in 0..C {
+                let difference = simd.sub(T::load(simd, &values[c * S::LANES..]), pivots[c]);
+                sums[c] = simd.add(sums[c], difference);
+                squares[c] = simd.mul_add(difference, difference, squares[c]);
+            }
+        }
+        let mut parts = [[0.0f32; MAX_LANES]; 3];
         for c in 0..C {
-            let difference = simd.sub(T::load(simd, &values[c * S::LANES..]), pivots[c]);
-            sums[c] = simd.add(sums[c], difference);
-            squares[c] = simd.mul_add(difference, difference, squares[c]);
-        }
-    }
-    let mut parts = [[0.0f32; MAX_LANES]; 3];
-    for c in 0..C {
-        f32::store(simd, &mut parts[0], pivots[c]);
-        f32::store(simd, &mut parts[1], sums[c]);
-        f32::store(simd, &mut parts[2], squares[c]);
-        let lanes = &mut lanes[lane + c * S::LANES..][..S::LANES];
-        for (i, lane) in lanes.iter_mut().enumerate() {
-            merge_lane(lane, done, count, parts[0][i], parts[1][i], parts[2][i]);
+            f32::store(simd, &mut parts[0], pivots[c]);
+            f32::store(simd, &mut parts[1], sums[c]);
+            f32::store(simd, &mut parts[2], squares[c]);
+            let columns = lane + c * S::LANES..lane + (c + 1) * S::LANES;
+            merge_columns(
+                &mut self.mean[columns.clone()],
+                &mut self.squares[columns],
+                &parts[0],
+                &parts[1],
+                &parts[2],
+                join,
+            );
         }
     }
 }
 
-/// Adds `count` values with their sums about `pivot` to a lane that has seen `done` of them.
+/// Adds a block to its columns, given its sums of differences from a pivot and of their squares.
 #[inline(always)]
-fn merge_lane(lane: &mut Moments, done: f64, count: f64, pivot: f32, sum: f32, squares: f32) {
-    let sum = f64::from(sum);
-    let offset = sum / count;
-    let delta = f64::from(pivot) + offset - lane.mean;
-    let total = done + count;
-    lane.mean += delta * (count / total);
-    // Rounding can leave a negative trace where all values are equal.
-    let own = (f64::from(squares) - sum * offset).max(0.0);
-    lane.squares += own + delta * delta * (done * count / total);
-    lane.count = total;
+fn merge_columns(
+    mean: &mut [f64],
+    total: &mut [f64],
+    pivots: &[f32],
+    sums: &[f32],
+    squares: &[f32],
+    join: Join,
+) {
+    let parts = pivots.iter().zip(sums).zip(squares);
+    for ((mean, total), ((&pivot, &sum), &squares)) in mean.iter_mut().zip(total).zip(parts) {
+        let sum = f64::from(sum);
+        let offset = sum * join.inverse;
+        let delta = f64::from(pivot) + offset - *mean;
+        *mean += delta * join.share;
+        // Rounding can leave a negative trace where all values are equal.
+        let own = (f64::from(squares) - sum * offset).max(0.0);
+        *total += own + delta * delta * join.between;
+    }
 }
