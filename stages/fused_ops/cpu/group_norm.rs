@@ -141,20 +141,27 @@ impl<T: Element> Kernel for Apply<'_, T> {
         } = self.coefficients;
         let row = factor.len();
         for (x, out) in self.x.chunks(row).zip(self.out.chunks_mut(row)) {
-            let whole = x.len() / S::LANES * S::LANES;
-            let mut at = 0;
-            while at < whole {
+            // Zipped vectors rather than indices: their bounds are checked once a row.
+            let columns = mean
+                .chunks_exact(S::LANES)
+                .zip(factor.chunks_exact(S::LANES))
+                .zip(offset.chunks_exact(S::LANES));
+            let vectors = x
+                .chunks_exact(S::LANES)
+                .zip(out.chunks_exact_mut(S::LANES))
+                .zip(columns);
+            for ((x, out), ((mean, factor), offset)) in vectors {
                 let value = normalise(
                     simd,
-                    T::load(simd, &x[at..]),
-                    f32::load(simd, &mean[at..]),
-                    f32::load(simd, &factor[at..]),
-                    f32::load(simd, &offset[at..]),
+                    T::load(simd, x),
+                    f32::load(simd, mean),
+                    f32::load(simd, factor),
+                    f32::load(simd, offset),
                     self.silu,
                 );
-                T::store(simd, &mut out[at..], value);
-                at += S::LANES;
+                T::store(simd, out, value);
             }
+            let at = x.len() / S::LANES * S::LANES;
             if at < x.len() {
                 let value = normalise(
                     simd,

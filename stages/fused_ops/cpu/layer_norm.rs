@@ -153,15 +153,21 @@ fn apply<S: Simd, T: Element>(
     out: &mut [T],
 ) {
     let (pivots, rests, inverses) = (simd.splat(pivot), simd.splat(rest), simd.splat(inverse));
-    let whole = x.len() / S::LANES * S::LANES;
-    let mut at = 0;
-    while at < whole {
-        let centred = simd.sub(simd.sub(T::load(simd, &x[at..]), pivots), rests);
-        let factor = simd.mul(f32::load(simd, &weight[at..]), inverses);
-        let value = simd.mul_add(centred, factor, f32::load(simd, &bias[at..]));
-        T::store(simd, &mut out[at..], value);
-        at += S::LANES;
+    // Zipped vectors rather than indices: their bounds are checked once a row.
+    let columns = weight
+        .chunks_exact(S::LANES)
+        .zip(bias.chunks_exact(S::LANES));
+    let vectors = x
+        .chunks_exact(S::LANES)
+        .zip(out.chunks_exact_mut(S::LANES))
+        .zip(columns);
+    for ((x, out), (weight, bias)) in vectors {
+        let centred = simd.sub(simd.sub(T::load(simd, x), pivots), rests);
+        let factor = simd.mul(f32::load(simd, weight), inverses);
+        let value = simd.mul_add(centred, factor, f32::load(simd, bias));
+        T::store(simd, out, value);
     }
+    let mut at = x.len() / S::LANES * S::LANES;
     while at < x.len() {
         let centred = x[at].to_f32() - pivot - rest;
         out[at] = T::from_f32(centred * (weight[at] * inverse) + bias[at]);

@@ -166,67 +166,102 @@ impl<T: Element> Kernel for Bilinear<'_, T> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
+    fn run<S: Simd>(mut self, simd: S) {
+        let channels = self.0.channels;
+        let mut at = 0;
+        while at + 4 * S::LANES <= channels {
+            self.strip::<S, 4>(simd, at);
+            at += 4 * S::LANES;
+        }
+        while at < channels {
+            self.strip::<S, 1>(simd, at);
+            at += S::LANES;
+        }
+    }
+}
+
+impl<T: Element> Bilinear<'_, T> {
+    /// `C` vectors of channels from `at` on, along the row; a single one may be cut short by the last
+    /// channel. Each column of the input is mixed with its neighbours above and below once.
+    #[inline(always)]
+    fn strip<S: Simd, const C: usize>(&mut self, simd: S, at: usize) {
         let RowPair {
             sources,
             channels,
             targets: [upper, lower],
             target_channels,
             first,
-        } = self.0;
-        let width = sources[1].len() / channels;
+        } = &mut self.0;
+        let count = (*channels - at).min(C * S::LANES);
+        let mut before = None;
+        let mut here = column::<S, T, C>(simd, sources, at, count);
+        let mut next_column = *channels + at;
         let pairs = upper
-            .chunks_exact_mut(2 * target_channels)
-            .zip(lower.chunks_exact_mut(2 * target_channels));
-        for (x, (upper, lower)) in pairs.enumerate() {
-            let columns = [
-                x.saturating_sub(1) * channels,
-                x * channels,
-                (x + 1).min(width - 1) * channels,
-            ];
-            let (upper_left, upper_right) = upper.split_at_mut(target_channels);
-            let (lower_left, lower_right) = lower.split_at_mut(target_channels);
-            let targets = [
-                &mut upper_left[first..first + channels],
-                &mut upper_right[first..first + channels],
-                &mut lower_left[first..first + channels],
-                &mut lower_right[first..first + channels],
-            ];
-            let mut at = 0;
-            while at < channels {
-                let whole = at + S::LANES <= channels;
-                let mut above = [simd.splat(0.0); 3];
-                let mut below = [simd.splat(0.0); 3];
-                for (i, column) in columns.into_iter().enumerate() {
-                    let mut values = [simd.splat(0.0); 3];
-                    for (value, source) in values.iter_mut().zip(sources) {
-                        let source = &source[column + at..column + channels];
-                        *value = if whole {
-                            T::load(simd, source)
-                        } else {
-                            T::load_some(simd, source)
-                        };
-                    }
-                    above[i] = mix(simd, values[1], values[0]);
-                    below[i] = mix(simd, values[1], values[2]);
-                }
-                let results = [
-                    mix(simd, above[1], above[0]),
-                    mix(simd, above[1], above[2]),
-                    mix(simd, below[1], below[0]),
-                    mix(simd, below[1], below[2]),
-                ];
-                for i in 0..4 {
-                    let target = &mut targets[i][at..];
-                    if whole {
-                        T::store(simd, target, results[i]);
-                    } else {
-                        T::store_some(simd, target, results[i]);
+            .chunks_exact_mut(2 * *target_channels)
+            .zip(lower.chunks_exact_mut(2 * *target_channels));
+        for (upper, lower) in pairs {
+            // Beyond the edge the last column repeats.
+            let after = if next_column < sources[1].len() {
+                column::<S, T, C>(simd, sources, next_column, count)
+            } else {
+                here
+            };
+            next_column += *channels;
+            let sides = [before.unwrap_or(here), after];
+            for (row, target) in [upper, lower].into_iter().enumerate() {
+                for (side, far) in sides.iter().enumerate() {
+                    let start = side * *target_channels + *first + at;
+                    let target = &mut target[start..start + count];
+                    for c in 0..C {
+                        let value = mix(simd, here[row][c], far[row][c]);
+                        store_up_to(simd, &mut target[c * S::LANES..], value);
                     }
                 }
-                at += S::LANES;
             }
+            before = Some(here);
+            here = after;
         }
+    }
+}
+
+/// One column of the upper and of the lower output row, before it is mixed with the columns beside it.
+#[inline(always)]
+fn column<S: Simd, T: Element, const C: usize>(
+    simd: S,
+    sources: &[&[T]; 3],
+    start: usize,
+    count: usize,
+) -> [[S::V; C]; 2] {
+    let [above, row, below] = sources;
+    let (above, row, below) = (
+        &above[start..start + count],
+        &row[start..start + count],
+        &below[start..start + count],
+    );
+    let mut mixed = [[simd.splat(0.0); C]; 2];
+    for c in 0..C {
+        let here = load_up_to(simd, &row[c * S::LANES..]);
+        mixed[0][c] = mix(simd, here, load_up_to(simd, &above[c * S::LANES..]));
+        mixed[1][c] = mix(simd, here, load_up_to(simd, &below[c * S::LANES..]));
+    }
+    mixed
+}
+
+#[inline(always)]
+fn load_up_to<S: Simd, T: Element>(simd: S, values: &[T]) -> S::V {
+    if values.len() >= S::LANES {
+        T::load(simd, values)
+    } else {
+        T::load_some(simd, values)
+    }
+}
+
+#[inline(always)]
+fn store_up_to<S: Simd, T: Element>(simd: S, target: &mut [T], vector: S::V) {
+    if target.len() >= S::LANES {
+        T::store(simd, target, vector);
+    } else {
+        T::store_some(simd, target, vector);
     }
 }
 
