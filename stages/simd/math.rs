@@ -59,9 +59,11 @@ pub fn exp<S: Simd>(simd: S, x: S::V) -> S::V {
     )
 }
 
-/// `x / (1 + e^-x)`; below -88 it ends as `x · 6e-39`.
+/// `x / (1 + e^-x)`, relative error below 5e-7 for x above -86; -6e-37 for all x below -100.
 #[inline(always)]
 pub fn silu<S: Simd>(simd: S, x: S::V) -> S::V {
+    // The variable comes second, so that NaN passes.
+    let x = simd.max(simd.splat(-100.0), x);
     let negated = simd.sub(simd.splat(0.0), x);
     simd.div(x, simd.add(simd.splat(1.0), exp(simd, negated)))
 }

@@ -89,8 +89,8 @@ struct Gather<'a, T> {
     squares: &'a mut [f64],
 }
 
-/// Rows whose mean is found before their squares: small enough to be in cache the second time.
-const BLOCK_ROWS: usize = 64;
+/// Values whose mean is found before their squares: few enough to be in cache the second time.
+const BLOCK_VALUES: usize = 10_240;
 
 /// How a block of rows joins those before it; the same for all columns, so its divisions are done once.
 #[derive(Clone, Copy)]
@@ -109,7 +109,8 @@ impl<T: Element> Kernel for Gather<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
         let mut done = 0.0;
-        for block in self.x.chunks(BLOCK_ROWS * self.row) {
+        let block_rows = (BLOCK_VALUES / self.row).clamp(16, 64);
+        for block in self.x.chunks(block_rows * self.row) {
             let count = (block.len() / self.row) as f64;
             let join = Join {
                 inverse: 1.0 / count,
