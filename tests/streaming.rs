@@ -112,6 +112,10 @@ impl FrameNetwork for Feedback {
         8
     }
 
+    fn usual_side(&self) -> usize {
+        64
+    }
+
     fn timesteps(&self) -> usize {
         50
     }

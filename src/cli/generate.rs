@@ -53,7 +53,8 @@ pub struct Arguments {
     /// How noise grows over the timesteps; read by every sampler but `sequence`.
     #[arg(long, value_enum, default_value_t = ScheduleName::Cosine)]
     schedule: ScheduleName,
-    /// The size that the network draws at, WIDTHxHEIGHT, rounded to what it takes; by default the input's, at most 512.
+    /// The size that the network draws at, WIDTHxHEIGHT, rounded to what it takes; by default the input's aspect
+    /// at the network's usual size. The reference network's work grows with the square of the pixels.
     #[arg(long, value_name = "SIZE")]
     size: Option<Size>,
     /// What to do with an input of another aspect than --size.
@@ -122,7 +123,7 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
 
     let source = (reader.info().width, reader.info().height);
     let requested = arguments.size.map(|s| (s.width, s.height));
-    let target = network_size(source, network.multiple() as u32, requested);
+    let target = network_size(source, network.multiple() as u32, network.usual_side() as u32, requested);
     let plan = FitPlan::new(source, target, arguments.fit.into());
     let output_size = plan.restored_size();
     let mut writer = media::create(
@@ -187,7 +188,7 @@ fn open(arguments: &Arguments) -> Result<Box<dyn FrameReader>> {
     match &arguments.input {
         Some(input) => Ok(media::open(input, &OpenOptions { frame_rate: arguments.fps })?),
         None => {
-            let size = arguments.size.unwrap_or(Size { width: 256, height: 144 });
+            let size = arguments.size.unwrap_or(Size { width: 64, height: 48 });
             let rate = arguments.fps.unwrap_or(FrameRate { numerator: 24, denominator: 1 });
             let frames = arguments.frames.unwrap_or(TEST_CLIP_FRAMES);
             Ok(Box::new(TestClip::new(size.width, size.height, rate, Some(frames), arguments.seed)))

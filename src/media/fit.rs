@@ -13,14 +13,11 @@ pub enum Fit {
     Crop,
 }
 
-/// Longest side of what is drawn when nobody asks for a size.
-const LONGEST: u32 = 512;
-
-/// The size to draw at, `(width, height)`: the wanted one, or the source's own, at most 512 pixels long; both sides
-/// rounded to multiples of `multiple`, at least one.
-pub fn network_size(source: (u32, u32), multiple: u32, wanted: Option<(u32, u32)>) -> (u32, u32) {
+/// The size to draw at, `(width, height)`: the wanted one, or the source's own with its longest side at most `longest`;
+/// both sides rounded to multiples of `multiple`, at least one.
+pub fn network_size(source: (u32, u32), multiple: u32, longest: u32, wanted: Option<(u32, u32)>) -> (u32, u32) {
     let (width, height) = wanted.unwrap_or_else(|| {
-        let scale = (f64::from(LONGEST) / f64::from(source.0.max(source.1))).min(1.0);
+        let scale = (f64::from(longest) / f64::from(source.0.max(source.1))).min(1.0);
         ((f64::from(source.0) * scale).round() as u32, (f64::from(source.1) * scale).round() as u32)
     });
     let round = |side: u32| ((side + multiple / 2) / multiple * multiple).max(multiple);
@@ -197,9 +194,9 @@ mod tests {
 
     #[test]
     fn sizes_round_to_what_the_network_takes() {
-        assert_eq!(network_size((1920, 1080), 16, None), (512, 288));
-        assert_eq!(network_size((100, 60), 16, None), (96, 64));
-        assert_eq!(network_size((3, 3), 16, None), (16, 16));
-        assert_eq!(network_size((1920, 1080), 16, Some((250, 140))), (256, 144));
+        assert_eq!(network_size((1920, 1080), 16, 512, None), (512, 288));
+        assert_eq!(network_size((100, 60), 16, 512, None), (96, 64));
+        assert_eq!(network_size((3, 3), 16, 512, None), (16, 16));
+        assert_eq!(network_size((1920, 1080), 16, 512, Some((250, 140))), (256, 144));
     }
 }

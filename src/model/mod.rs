@@ -19,6 +19,8 @@ use candle_core::Tensor;
 pub trait FrameNetwork: Send + Sync {
     /// Width and height must be multiples of this.
     fn multiple(&self) -> usize;
+    /// The longest side that a frame is drawn at unless a size is asked for.
+    fn usual_side(&self) -> usize;
     /// Timesteps of the diffusion process.
     fn timesteps(&self) -> usize;
     /// One call: `x` and `previous` are `(batch, 3, height, width)`, values around [-1, 1], `timestep` lies in
@@ -32,6 +34,10 @@ pub trait FrameNetwork: Send + Sync {
 impl FrameNetwork for Reference {
     fn multiple(&self) -> usize {
         reference::MULTIPLE
+    }
+
+    fn usual_side(&self) -> usize {
+        reference::USUAL_SIDE
     }
 
     fn timesteps(&self) -> usize {

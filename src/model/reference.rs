@@ -21,6 +21,10 @@ pub const SEQUENCE: [f64; 5] = [0.0, 10.0, 20.0, 30.0, 40.0];
 /// Width and height must be multiples of this: there are four halvings.
 pub const MULTIPLE: usize = 16;
 
+/// Every pixel attends to every other at full resolution, so work grows with the square of the pixels: 64x64 is what the
+/// original project runs.
+pub const USUAL_SIDE: usize = 64;
+
 /// Four times convolution 3x3, batch normalisation, SiLU.
 struct HeavyConvBlock {
     name: String,

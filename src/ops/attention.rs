@@ -34,7 +34,37 @@ impl Attention for Reference {
     }
 
     fn run(&self, q: &Tensor, k: &Tensor, v: &Tensor, scale: f64) -> Result<Tensor> {
+        let (batch, heads, queries, _) = q.dims4()?;
+        expect_room([batch, heads, queries, k.dim(2)?], q.dtype().size_in_bytes())?;
         let weights = (q.contiguous()?.matmul(&k.transpose(2, 3)?.contiguous()?)? * scale)?;
         candle_nn::ops::softmax_last_dim(&weights)?.matmul(&v.contiguous()?)
+    }
+}
+
+/// Candle aborts the process when memory runs out; this asks first, for the matrix and the copy that softmax makes.
+fn expect_room(matrix: [usize; 4], value: usize) -> Result<()> {
+    let bytes = matrix.iter().try_fold(2 * value, |bytes, size| bytes.checked_mul(*size));
+    if bytes.is_some_and(|bytes| Vec::<u8>::new().try_reserve_exact(bytes).is_ok()) {
+        return Ok(());
+    }
+    let [_, heads, queries, tokens] = matrix;
+    let gibibytes = bytes.map_or(f64::INFINITY, |bytes| bytes as f64 / f64::from(1 << 30));
+    candle_core::bail!(
+        "plain attention over {queries} x {tokens} tokens with {heads} heads needs {gibibytes:.0} GiB of memory, more than \
+         there is: add flash-attn to --stages, which needs no such matrix, or draw a smaller picture with --size"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn a_matrix_that_no_memory_holds_is_an_error_with_a_way_out() {
+        let tokens = Tensor::zeros((1, 16, 1, 1), candle_core::DType::F32, &Device::Cpu);
+        let tokens = tokens.and_then(|t| t.broadcast_as((1, 16, 1 << 20, 1))).unwrap();
+        let said = Reference.run(&tokens, &tokens, &tokens, 1.0).unwrap_err().to_string();
+        assert!(said.contains("flash-attn") && said.contains("131072 GiB"), "{said}");
     }
 }

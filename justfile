@@ -1,0 +1,36 @@
+# lists the recipes
+default:
+    @just --list
+
+# all that CI runs
+ci:
+    .ci/run
+
+# the tests
+test:
+    cargo nextest run --release
+
+# formats and lints
+lint:
+    cargo fmt
+    cargo clippy --release --all-targets -- -D warnings
+
+# redraws the built-in clip
+demo:
+    cargo run --release -- generate --output out/test-clip.gif --force
+
+# the ladder on this machine
+ladder model="reference-medium":
+    cargo run --release -- bench --model {{model}} --stages ladder
+
+# Criterion benchmarks of the ops and of a frame
+criterion:
+    cargo bench
+
+# type-checks every subset of the stages, with and without CUDA, without a toolkit
+subsets:
+    .ci/subsets
+
+# licences and advisories
+deny:
+    cargo deny check
