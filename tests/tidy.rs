@@ -58,7 +58,7 @@ const SOURCES: &[&str] = &["src", "stages"];
 
 #[test]
 fn only_two_files_name_a_cargo_feature() {
-    let found = mentions(SOURCES, &["feature ="], |f| f == "src/cuda/mod.rs" || f == "stages/mod.rs");
+    let found = mentions(SOURCES, &["(feature ="], |f| f == "src/cuda/mod.rs" || f == "stages/mod.rs");
     none(&found, "Cargo features are named in stages/mod.rs and src/cuda/mod.rs only");
 }
 

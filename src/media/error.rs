@@ -137,14 +137,14 @@ pub enum Error {
         path: PathBuf,
     },
     /// There is already something of that name.
-    #[error("{} exists: choose another name, or force overwriting it", path.display())]
+    #[error("{} exists: choose another name, or force it to be replaced (--force)", path.display())]
     OutputExists {
         /// The output.
         path: PathBuf,
     },
     /// A folder that already holds pictures would get more.
     #[error(
-        "the folder {} already holds pictures ({example}): choose an empty folder, or force replacing its frames",
+        "the folder {} already holds pictures ({example}): choose an empty folder, or force its frames to be replaced (--force)",
         path.display()
     )]
     FolderHasFrames {

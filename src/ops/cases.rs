@@ -210,7 +210,7 @@ impl Case {
             }
             Self::TemporalBlend(b, size, map) => {
                 let (current, previous) = (d.input((b, 3, size, size))?, d.input((b, 3, size, size))?);
-                let map = if map { Some(candle_nn::ops::sigmoid(&d.input((b, 1, size, size))?)?) } else { None };
+                let map = if map { Some(d.share((b, 1, size, size))?) } else { None };
                 Prepared::new(move |ops| {
                     ops.temporal_blend(&current, &previous, map.as_ref().map_or(Blend::Fixed(0.8), Blend::Map))
                 })
@@ -308,6 +308,12 @@ impl Draw {
 
     fn input(&mut self, shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
         self.normal(shape, 0.0, 1.0)?.to_dtype(self.through)?.to_dtype(self.dtype)
+    }
+
+    /// Values in (0, 1).
+    fn share(&mut self, shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
+        let shares = candle_nn::ops::sigmoid(&self.normal(shape, 0.0, 1.0)?)?;
+        shares.to_dtype(self.through)?.to_dtype(self.dtype)
     }
 
     fn weight(&mut self, shape: impl Into<candle_core::Shape>, deviation: f64) -> Result<Tensor> {
