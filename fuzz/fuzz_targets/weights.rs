@@ -1,0 +1,17 @@
+//! Any bytes as a weight file: an error or values, never a panic, never more memory than the file explains.
+#![no_main]
+use libfuzzer_sys::fuzz_target;
+use mirage::model::{ModelSpec, SafetensorsFile};
+
+fuzz_target!(|data: &[u8]| {
+    let Ok(file) = SafetensorsFile::from_bytes(data.to_vec(), "fuzzed") else { return };
+    if let Ok(wanted) = (ModelSpec { base: 16 }).parameters() {
+        let _ = file.check(&wanted);
+        for parameter in &wanted[..4] {
+            let _ = file.read_f32(&parameter.name, &parameter.shape);
+        }
+    }
+    if let Some(shape) = file.shape("a") {
+        let _ = file.read_f32("a", &shape.to_vec());
+    }
+});
