@@ -80,7 +80,7 @@ fn head(attention: &str, channels: usize, heads: usize) -> Option<Finding> {
         (format!("head dim {dim} is above {LARGEST_HEAD}"), format!("{} heads", channels.div_ceil(LARGEST_HEAD)))
     } else if padded != dim {
         let waste = 100 * (padded - dim) / padded;
-        let heads = (1..=heads).rev().find(|h| channels % h == 0 && (channels / h) % ALIGNMENT == 0);
+        let heads = (1..=heads).rev().find(|h| channels.is_multiple_of(*h) && (channels / h).is_multiple_of(ALIGNMENT));
         let instead = heads.map_or(String::new(), |h| format!(", or train with {h} heads of {}", channels / h));
         (
             format!("head dim {dim} does not divide by {ALIGNMENT}"),

@@ -265,7 +265,7 @@ const MAX_BASE: usize = 1024;
 /// # Errors
 /// A number that is not a multiple of 16, or is zero, or fits no GPU.
 pub fn check_base(base: usize) -> Result<()> {
-    if base == 0 || base % HEADS != 0 || base > MAX_BASE {
+    if base == 0 || !base.is_multiple_of(HEADS) || base > MAX_BASE {
         return Err(Error::Model(format!(
             "the reference network cannot have {base} base channels: choose a multiple of {HEADS} up to {MAX_BASE}"
         )));

@@ -237,8 +237,10 @@ impl Case {
     }
 }
 
+type Run = dyn Fn(&Ops) -> Result<Tensor> + Send + Sync;
+
 /// A case with its inputs and weights.
-pub struct Prepared(Box<dyn Fn(&Ops) -> Result<Tensor> + Send + Sync>);
+pub struct Prepared(Box<Run>);
 
 impl Prepared {
     fn new(f: impl Fn(&Ops) -> Result<Tensor> + Send + Sync + 'static) -> Self {

@@ -48,7 +48,7 @@ impl Memory {
 
     /// Stores a frame, `(batch, channels, height, width)`, if its turn has come: frame 0 and each `every` after it.
     pub fn store(&mut self, frame: &Tensor, index: u64) -> Result<()> {
-        if self.config.frames == 0 || index % self.config.every.max(1) as u64 != 0 {
+        if self.config.frames == 0 || !index.is_multiple_of(self.config.every.max(1) as u64) {
             return Ok(());
         }
         let patches = cut(frame)?;
