@@ -92,12 +92,12 @@ impl Column {
         // What a nearer hill covers whole need not be drawn.
         let first = (0..3).rev().find(|i| covered(*i) >= 1.0).unwrap_or(0);
         let mut colour = behind;
-        for i in first..3 {
+        for (i, tint) in TINTS.iter().enumerate().skip(first) {
             let share = covered(i);
             if share > 0.0 {
                 let (sine, cosine) = self.waves[i];
                 let shade = light + FURROWS.1 * (row.0 * cosine + row.1 * sine);
-                colour = mix(colour, TINTS[i].map(|tint| tint * shade), share);
+                colour = mix(colour, tint.map(|part| part * shade), share);
             }
         }
         colour
