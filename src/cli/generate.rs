@@ -144,6 +144,9 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
         "{} with stages {set} on {}, drawing at {}x{}",
         arguments.model.model, arguments.model.device, target.0, target.1
     ));
+    if let Some(note) = writer.note() {
+        progress.say(note);
+    }
     let mut seconds = vec![];
     let outcome = redraw(&mut *reader, &mut *writer, &mut stream, &plan, arguments.frames, stop, |time| {
         seconds.push(time.as_secs_f64());
@@ -156,6 +159,9 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
     }
     outcome?;
     ensure!(stream.frames() > 0, "no frame was drawn, nothing was written: the input ended at once");
+    if let Some(dropped @ 1..) = reader.dropped() {
+        progress.say(&format!("{dropped} frames of the input were dropped for newer ones"));
+    }
     progress.say(&summary(arguments, &mut seconds, &set, stream.ops(), stop.load(Relaxed)));
     Ok(Verdict::Passed)
 }
@@ -171,6 +177,8 @@ fn redraw(
     mut done: impl FnMut(Duration),
 ) -> Result<()> {
     stream.ops().probe.set(Mode::Count);
+    let rate = reader.info().frame_rate;
+    let mut written = 0;
     while !stop.load(Relaxed) && frames.is_none_or(|n| stream.frames() < n) {
         let Some(frame) = reader.next_frame()? else { break };
         let begin = Instant::now();
@@ -178,7 +186,12 @@ fn redraw(
         let drawn = convert::to_frame(&stream.step(&input)?, frame.timestamp)?;
         let restored = plan.restore(&drawn)?;
         let time = begin.elapsed();
-        writer.write_frame(&restored)?;
+        // a camera's frames come when they come: the last one stands until the clock asks for the next
+        let due = if reader.dropped().is_some() { rate.frames_until(frame.timestamp) } else { written + 1 };
+        while written < due.max(1) {
+            writer.write_frame(&restored)?;
+            written += 1;
+        }
         done(time);
     }
     Ok(())

@@ -34,6 +34,10 @@ impl FrameReader for CheckedReader {
         }
         Ok(Some(frame))
     }
+
+    fn dropped(&self) -> Option<u64> {
+        self.inner.dropped()
+    }
 }
 
 /// Passes frames on while they have the size of the first, and completes no file without a frame.
@@ -76,5 +80,9 @@ impl FrameWriter for CheckedWriter {
             return Err(Error::NothingWritten { path: self.path });
         }
         self.inner.finish()
+    }
+
+    fn note(&self) -> Option<&str> {
+        self.inner.note()
     }
 }

@@ -55,26 +55,9 @@ pub enum Error {
         text: String,
     },
 
-    /// The file needs a program that is not installed.
-    #[error(
-        "{} needs the programs ffmpeg and ffprobe, which are not on the PATH: install them (apt install ffmpeg, \
-         brew install ffmpeg, winget install ffmpeg), or use GIF, PNG, WebP, APNG, a folder of pictures or Y4M, \
-         which need no other program", path.display()
-    )]
-    NoFfmpeg {
-        /// The file that cannot do without.
-        path: PathBuf,
-    },
-    /// `ffmpeg` was started and failed.
-    #[error("ffmpeg cannot {doing} {}: {said}", path.display())]
-    Ffmpeg {
-        /// What it was asked to do, as a verb.
-        doing: &'static str,
-        /// On which file.
-        path: PathBuf,
-        /// Its last words.
-        said: String,
-    },
+    /// What goes through `ffmpeg` failed.
+    #[error(transparent)]
+    Ffmpeg(#[from] super::ffmpeg::FfmpegError),
 
     // Reading.
     /// There is no such input.

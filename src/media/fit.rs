@@ -1,8 +1,8 @@
 //! Any size to what a network takes, and back: with bars or by cutting, never by a stretch.
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+
 use super::{Error, Frame, Result};
-use image::imageops::{self, FilterType};
-use image::{ImageBuffer, Rgb, RgbImage};
-use std::time::Duration;
 
 /// What to do with a picture of another aspect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +20,8 @@ pub fn network_size(source: (u32, u32), multiple: u32, longest: u32, wanted: Opt
         let scale = (f64::from(longest) / f64::from(source.0.max(source.1))).min(1.0);
         ((f64::from(source.0) * scale).round() as u32, (f64::from(source.1) * scale).round() as u32)
     });
-    let round = |side: u32| ((side + multiple / 2) / multiple * multiple).max(multiple);
+    let multiple = multiple.max(1);
+    let round = |side: u32| (side.saturating_add(multiple / 2) / multiple * multiple).max(multiple);
     (round(width), round(height))
 }
 
@@ -30,98 +31,128 @@ pub struct FitPlan {
     source: (u32, u32),
     target: (u32, u32),
     fit: Fit,
-    /// Size of the scaled source: inside the target with bars, around it when cropped.
-    scaled: (u32, u32),
+    /// Size of the picture inside the target: smaller than it where there are bars.
+    picture: (u32, u32),
 }
 
 impl FitPlan {
-    /// Plans for sources of one size; sizes are `(width, height)`, no side zero.
+    /// Plans for sources of one size; sizes are `(width, height)`, a side of zero counts as 1.
     pub fn new(source: (u32, u32), target: (u32, u32), fit: Fit) -> Self {
-        let across = f64::from(target.0) / f64::from(source.0.max(1));
-        let down = f64::from(target.1) / f64::from(source.1.max(1));
-        let scale = match fit {
-            Fit::Letterbox => across.min(down),
-            Fit::Crop => across.max(down),
-        };
-        let side = |source: u32, target: u32| {
-            let scaled = (f64::from(source) * scale).round() as u32;
-            match fit {
-                Fit::Letterbox => scaled.clamp(1, target),
-                Fit::Crop => scaled.max(target),
+        let at_least_one = |size: (u32, u32)| (size.0.max(1), size.1.max(1));
+        let (source, target) = (at_least_one(source), at_least_one(target));
+        let picture = match fit {
+            Fit::Letterbox => {
+                let (across, down) = scales(source, target);
+                let side = |side: u32, most: u32| ((f64::from(side) * across.min(down)).round() as u32).clamp(1, most);
+                (side(source.0, target.0), side(source.1, target.1))
             }
+            Fit::Crop => target,
         };
-        Self { source, target, fit, scaled: (side(source.0, target.0), side(source.1, target.1)) }
+        Self { source, target, fit, picture }
     }
 
     /// Size of what [`restore`](Self::restore) gives: the target without its bars.
     pub fn restored_size(&self) -> (u32, u32) {
-        match self.fit {
-            Fit::Letterbox => self.scaled,
-            Fit::Crop => self.target,
-        }
+        self.picture
     }
 
-    /// The source as the network takes it.
+    /// The source as the network takes it, resampled with a Lanczos filter of three lobes.
     ///
     /// # Errors
-    /// A frame of another size than planned for.
+    /// [`Error::SizeChanged`] and [`Error::BadFrame`] for a frame that is not as planned for.
     pub fn apply(&self, frame: &Frame) -> Result<Frame> {
-        let picture = picture(frame, self.source)?;
-        let picture = if self.scaled == self.source {
-            picture
-        } else {
-            // what is cut off need not be scaled first, but the filter must see across the cut
-            imageops::resize(&picture, self.scaled.0, self.scaled.1, FilterType::CatmullRom)
-        };
-        let picture = match self.fit {
-            _ if self.scaled == self.target => picture,
-            Fit::Letterbox => {
-                let mut whole: RgbImage = ImageBuffer::from_pixel(self.target.0, self.target.1, Rgb([0, 0, 0]));
-                let (x, y) = self.bars();
-                imageops::replace(&mut whole, &picture, x.into(), y.into());
-                whole
-            }
-            Fit::Crop => {
-                let (x, y) = ((self.scaled.0 - self.target.0) / 2, (self.scaled.1 - self.target.1) / 2);
-                imageops::crop_imm(&picture, x, y, self.target.0, self.target.1).to_image()
-            }
-        };
-        Ok(into_frame(picture, frame.timestamp))
+        check(frame, self.source)?;
+        if self.source == self.target {
+            return Ok(frame.clone());
+        }
+        let (width, height) = self.picture;
+        let mut rgb = vec![0; width as usize * height as usize * 3];
+        self.resample(frame, &mut rgb).ok_or_else(|| bad(frame))?;
+        if self.picture != self.target {
+            rgb = self.with_bars(&rgb);
+        }
+        Ok(Frame { width: self.target.0, height: self.target.1, rgb, timestamp: frame.timestamp })
     }
 
     /// What was drawn, without the bars.
     ///
     /// # Errors
-    /// A frame of another size than the target.
+    /// [`Error::SizeChanged`] and [`Error::BadFrame`] for a frame that has not the size of the target.
     pub fn restore(&self, drawn: &Frame) -> Result<Frame> {
-        let (width, height) = self.restored_size();
-        let picture = picture(drawn, self.target)?;
-        if (width, height) == self.target {
-            return Ok(into_frame(picture, drawn.timestamp));
+        check(drawn, self.target)?;
+        let ((width, height), (left, top)) = (self.picture, self.bars());
+        let row = width as usize * 3;
+        let rows = drawn.rgb.chunks_exact(self.target.0 as usize * 3).skip(top).take(height as usize);
+        let rgb = rows.flat_map(|pixels| &pixels[left * 3..left * 3 + row]).copied().collect();
+        Ok(Frame { width, height, rgb, timestamp: drawn.timestamp })
+    }
+
+    /// Fills `rgb`, of the picture's size; `None` if a buffer has not the size that it is said to have.
+    fn resample(&self, frame: &Frame, rgb: &mut [u8]) -> Option<()> {
+        let source = ImageRef::new(frame.width, frame.height, &frame.rgb, PixelType::U8x3).ok()?;
+        let mut picture = Image::from_slice_u8(self.picture.0, self.picture.1, rgb, PixelType::U8x3).ok()?;
+        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3));
+        let options = match self.fit {
+            Fit::Letterbox => options,
+            Fit::Crop => {
+                // Cut from the source to a fraction of a pixel: whole pixels would stretch, and cutting after the
+                // resampling would need memory without bound for a narrow source.
+                let (across, down) = scales(self.source, self.target);
+                let scale = across.max(down);
+                let side = |target: u32, source: u32| (f64::from(target) / scale).min(f64::from(source));
+                let (width, height) = (side(self.target.0, self.source.0), side(self.target.1, self.source.1));
+                let (left, top) = (f64::from(self.source.0) - width, f64::from(self.source.1) - height);
+                options.crop(left / 2.0, top / 2.0, width, height)
+            }
+        };
+        Resizer::new().resize(&source, &mut picture, &options).ok()
+    }
+
+    fn with_bars(&self, rgb: &[u8]) -> Vec<u8> {
+        let (row, (left, top)) = (self.picture.0 as usize * 3, self.bars());
+        let stride = self.target.0 as usize * 3;
+        let mut whole = vec![0; stride * self.target.1 as usize];
+        for (line, pixels) in whole.chunks_exact_mut(stride).skip(top).zip(rgb.chunks_exact(row)) {
+            line[left * 3..left * 3 + row].copy_from_slice(pixels);
         }
-        let (x, y) = self.bars();
-        Ok(into_frame(imageops::crop_imm(&picture, x, y, width, height).to_image(), drawn.timestamp))
+        whole
     }
 
     /// Width of the left bar and height of the upper one.
-    fn bars(&self) -> (u32, u32) {
-        ((self.target.0 - self.scaled.0) / 2, (self.target.1 - self.scaled.1) / 2)
+    fn bars(&self) -> (usize, usize) {
+        (((self.target.0 - self.picture.0) / 2) as usize, ((self.target.1 - self.picture.1) / 2) as usize)
     }
 }
 
-fn picture(frame: &Frame, expected: (u32, u32)) -> Result<RgbImage> {
-    let found = (frame.width, frame.height);
-    let picture = (found == expected).then(|| RgbImage::from_raw(frame.width, frame.height, frame.rgb.clone()));
-    picture.flatten().ok_or(Error::SizeChanged { path: "the stream".into(), frame: 1, expected, found })
+/// How much larger the target is, across and down.
+fn scales(source: (u32, u32), target: (u32, u32)) -> (f64, f64) {
+    (f64::from(target.0) / f64::from(source.0), f64::from(target.1) / f64::from(source.1))
 }
 
-fn into_frame(picture: RgbImage, timestamp: Duration) -> Frame {
-    Frame { width: picture.width(), height: picture.height(), rgb: picture.into_raw(), timestamp }
+fn check(frame: &Frame, expected: (u32, u32)) -> Result<()> {
+    let found = (frame.width, frame.height);
+    if found != expected {
+        return Err(Error::SizeChanged { path: "the stream".into(), frame: 1, expected, found });
+    }
+    let bytes = u64::from(found.0) * u64::from(found.1) * 3;
+    if frame.rgb.len() as u64 != bytes { Err(bad(frame)) } else { Ok(()) }
+}
+
+fn bad(frame: &Frame) -> Error {
+    let (width, height, bytes) = (frame.width, frame.height, frame.rgb.len());
+    Error::BadFrame { path: "the stream".into(), frame: 1, width, height, bytes }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    fn grey(width: u32, height: u32, value: impl Fn(u32, u32) -> u8) -> Frame {
+        let at = |i: u32| value(i % width, i / width);
+        Frame { width, height, rgb: (0..width * height).flat_map(|i| [at(i); 3]).collect(), timestamp: Duration::ZERO }
+    }
 
     /// White on black, a disc of this radius in the middle.
     fn disc(width: u32, height: u32, radius: f64) -> Frame {
@@ -129,8 +160,7 @@ mod tests {
             let (dx, dy) = (f64::from(x) + 0.5 - f64::from(width) / 2.0, f64::from(y) + 0.5 - f64::from(height) / 2.0);
             dx.hypot(dy) < radius
         };
-        let picture = RgbImage::from_fn(width, height, |x, y| Rgb([if inside(x, y) { 255 } else { 0 }; 3]));
-        into_frame(picture, Duration::ZERO)
+        grey(width, height, |x, y| if inside(x, y) { 255 } else { 0 })
     }
 
     /// Width and height of what is white.
@@ -149,14 +179,15 @@ mod tests {
     #[test]
     fn a_circle_stays_a_circle() {
         for fit in [Fit::Letterbox, Fit::Crop] {
-            for (source, target) in [((320, 180), (64, 64)), ((100, 300), (128, 64)), ((51, 37), (512, 512))] {
+            for (source, target) in
+                [((320, 180), (64, 64)), ((100, 300), (128, 64)), ((510, 370), (512, 512)), ((51, 37), (64, 64))]
+            {
                 let frame = disc(source.0, source.1, f64::from(source.0.min(source.1)) / 4.0);
                 let plan = FitPlan::new(source, target, fit);
                 let fitted = plan.apply(&frame).unwrap();
                 assert_eq!((fitted.width, fitted.height), target);
                 let (w, h) = extent(&fitted);
-                let allowed = 1 + w.max(h) / 40;
-                assert!(w.abs_diff(h) <= allowed, "{fit:?} {source:?} to {target:?}: {w}x{h}");
+                assert!(w.abs_diff(h) <= 1, "{fit:?} {source:?} to {target:?}: {w}x{h}");
             }
         }
     }
@@ -173,6 +204,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_cropped_is_the_middle() {
+        // Black, white and black thirds: cropped to the middle third, all is white but for the filter's edges.
+        let frame = grey(96, 32, |x, _| if (32..64).contains(&x) { 255 } else { 0 });
+        let plan = FitPlan::new((96, 32), (64, 64), Fit::Crop);
+        let fitted = plan.apply(&frame).unwrap();
+        assert_eq!(plan.restore(&fitted).unwrap(), fitted);
+        assert!((0..64 * 64).all(|i| !(4..60).contains(&(i % 64)) || fitted.rgb[i * 3] > 250));
+    }
+
+    #[test]
+    fn placement_is_undone_exactly() {
+        for (source, target) in [((7, 5), (64, 48)), ((5, 7), (64, 48)), ((300, 2), (33, 17)), ((64, 36), (64, 64))] {
+            let plan = FitPlan::new(source, target, Fit::Letterbox);
+            let (width, height) = plan.restored_size();
+            let drawn = grey(target.0, target.1, |x, y| (x * 3 + y * 7) as u8);
+            let restored = plan.restore(&drawn).unwrap();
+            let (left, top) = ((target.0 - width) / 2, (target.1 - height) / 2);
+            assert_eq!(restored, grey(width, height, |x, y| ((x + left) * 3 + (y + top) * 7) as u8));
+            // Every pixel of the picture comes from the source, every other is black.
+            let white = plan.apply(&grey(source.0, source.1, |_, _| 255)).unwrap();
+            assert!(plan.restore(&white).unwrap().rgb.iter().all(|v| *v == 255));
+            assert_eq!(white.rgb.iter().filter(|v| **v == 255).count(), (width * height * 3) as usize);
+        }
+    }
+
+    #[test]
     fn the_same_size_is_left_as_it_is() {
         let frame = disc(64, 48, 9.0);
         let plan = FitPlan::new((64, 48), (64, 48), Fit::Letterbox);
@@ -181,15 +238,21 @@ mod tests {
 
     #[test]
     fn extreme_sizes_work_and_wrong_ones_are_refused() {
-        for source in [(1, 1), (1, 4000), (4000, 1)] {
+        for source in [(1, 1), (1, 8192), (8192, 1), (0, 0)] {
             for fit in [Fit::Letterbox, Fit::Crop] {
                 let plan = FitPlan::new(source, (32, 16), fit);
-                let frame = disc(source.0, source.1, 1.0);
+                let frame = disc(source.0.max(1), source.1.max(1), 1.0);
                 let drawn = plan.restore(&plan.apply(&frame).unwrap()).unwrap();
                 assert_eq!((drawn.width, drawn.height), plan.restored_size());
             }
         }
-        assert!(FitPlan::new((8, 8), (16, 16), Fit::Crop).apply(&disc(9, 8, 1.0)).is_err());
+        let plan = FitPlan::new((8, 8), (16, 16), Fit::Crop);
+        assert!(matches!(plan.apply(&disc(9, 8, 1.0)), Err(Error::SizeChanged { .. })));
+        let short = Frame { rgb: vec![0; 5], ..disc(8, 8, 1.0) };
+        assert!(matches!(plan.apply(&short), Err(Error::BadFrame { .. })));
+        // The widest crop of the narrowest source needs no more memory than the target.
+        let wide = FitPlan::new((1, 8192), (8192, 16), Fit::Crop).apply(&disc(1, 8192, 1.0)).unwrap();
+        assert_eq!((wide.width, wide.height), (8192, 16));
     }
 
     #[test]
@@ -197,6 +260,8 @@ mod tests {
         assert_eq!(network_size((1920, 1080), 16, 512, None), (512, 288));
         assert_eq!(network_size((100, 60), 16, 512, None), (96, 64));
         assert_eq!(network_size((3, 3), 16, 512, None), (16, 16));
+        assert_eq!(network_size((8192, 1), 16, 512, None), (512, 16));
+        assert_eq!(network_size((3, 3), 0, 512, Some((u32::MAX, 5))), (u32::MAX, 5));
         assert_eq!(network_size((1920, 1080), 16, 512, Some((250, 140))), (256, 144));
     }
 }

@@ -59,6 +59,11 @@ impl FrameRate {
         Duration::new(seconds, (nanoseconds % 1_000_000_000) as u32)
     }
 
+    /// How many frames have begun by this time, to the nearest.
+    pub fn frames_until(self, time: Duration) -> u64 {
+        (time.as_secs_f64() * self.as_f64()).round() as u64
+    }
+
     /// Frames a second.
     pub fn as_f64(self) -> f64 {
         f64::from(self.numerator) / f64::from(self.denominator)

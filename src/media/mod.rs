@@ -36,6 +36,7 @@ mod yuv;
 
 pub use create::{OutputSpec, create};
 pub use error::Error;
+pub use ffmpeg::FfmpegError;
 pub use frame::{Frame, FrameRate, MAX_SIDE, VideoInfo};
 pub use open::{OpenOptions, open};
 pub use test_clip::TestClip;
@@ -50,6 +51,11 @@ pub trait FrameReader: Send {
     /// The next frame, or `None` after the last. Every frame has the size that [`info`](Self::info) states.
     /// Of a damaged video the whole frames come first, then the error.
     fn next_frame(&mut self) -> Result<Option<Frame>>;
+    /// How many frames were dropped so far because newer ones came before anybody asked; `None` for an input that
+    /// waits, of which every frame is given.
+    fn dropped(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// Takes the frames of one video, in presentation order.
@@ -59,4 +65,8 @@ pub trait FrameWriter: Send {
     /// Completes the file and puts it in its place. A writer dropped before this leaves an older file untouched and
     /// removes what it had begun; ending the process without a drop leaves that lying as a hidden `.part` file.
     fn finish(self: Box<Self>) -> Result<()>;
+    /// What whoever ordered the file should know before it is written, such as a lesser encoder than usual.
+    fn note(&self) -> Option<&str> {
+        None
+    }
 }

@@ -179,9 +179,10 @@ fn writers_refuse_what_they_cannot_keep() {
         drop(writer);
     }
     assert_eq!(names(&folder), ["frames"]);
-    for output in ["out.xyz", "out", "no/such/folder/out.gif"] {
-        let message = create(output, &spec).err().unwrap().to_string();
-        assert!(message.contains(output), "{message}");
+    for name in ["out.xyz", "out", "no/such/folder/out.gif"] {
+        let output = folder.join(name);
+        let message = create(text(&output), &spec).err().unwrap().to_string();
+        assert!(message.contains(text(&output)), "{message}");
     }
     let still = OutputSpec::new(4, 4, rate(0, 1));
     assert!(matches!(create(text(&folder.join("a.gif")), &still).err(), Some(Error::BadFrameRate { .. })));

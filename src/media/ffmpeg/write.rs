@@ -1,130 +1,223 @@
-//! Frames into an `ffmpeg` process that encodes them, beside the sound of the input.
-use super::super::pending::PendingFile;
-use super::super::{Error, Frame, FrameWriter, OutputSpec, Result};
-use super::failed;
-use super::probe::{Source, probe};
-use super::process::{Programs, Running};
+//! Frames into an `ffmpeg` process that encodes them, then the sound beside them.
+//!
+//! The sound comes in a second pass that only copies: in one pass, sound that ends early would cut off frames, and
+//! sound that cannot be read would cost all of them.
+use std::borrow::Cow;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
 
-/// A container, its encoders from best to plainest, and the sound that it takes as it is.
-struct Container {
-    muxer: &'static str,
-    video: &'static [&'static [&'static str]],
-    takes: &'static [&'static str],
-    audio: &'static str,
-}
-
-const X264: &[&str] = &["libx264", "-preset", "medium", "-crf", "18"];
-const MPEG4: &[&str] = &["mpeg4", "-q:v", "3"];
-const VP9: &[&str] = &["libvpx-vp9", "-crf", "28", "-b:v", "0", "-row-mt", "1", "-cpu-used", "4"];
-const VP8: &[&str] = &["libvpx", "-crf", "8", "-b:v", "4M"];
-
-fn container(path: &Path) -> Container {
-    let mp4 = &["aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"];
-    match path.extension().unwrap_or_default().to_string_lossy().to_lowercase().as_str() {
-        "webm" => Container { muxer: "webm", video: &[VP9, VP8], takes: &["opus", "vorbis"], audio: "libopus" },
-        "mov" => Container { muxer: "mov", video: &[X264, MPEG4], takes: &["aac", "mp3", "ac3", "alac"], audio: "aac" },
-        "mkv" => Container { muxer: "matroska", video: &[X264, MPEG4, VP9], takes: mp4, audio: "aac" },
-        _ => Container { muxer: "mp4", video: &[X264, MPEG4], takes: mp4, audio: "aac" },
-    }
-}
+use super::super::pending::PendingFile;
+use super::super::{Error, Frame, FrameRate, FrameWriter, OutputSpec, Result};
+use super::FfmpegError;
+use super::encoder::{Container, Installed};
+use super::probe::audio_codec;
+use super::process::{Ended, Programs, Running};
+use super::source::Source;
 
 /// A running `ffmpeg` that encodes into a file beside its destination.
 pub struct Writer {
     running: Running,
     pipe: Option<ChildStdin>,
+    /// Why the process has ended before its time.
+    failure: Option<Ended>,
     pending: PendingFile,
     path: PathBuf,
+    size: (u32, u32),
+    pads_odd_sides: bool,
+    rate: FrameRate,
+    frames: u64,
+    sound: Option<Sound>,
+    note: Option<String>,
+}
+
+/// The second pass.
+struct Sound {
+    ffmpeg: PathBuf,
+    container: Container,
+    source: Source,
+    /// `copy` or an encoder.
+    codec: &'static str,
+    force: bool,
 }
 
 impl Writer {
     /// Starts encoding.
     pub fn start(programs: &Programs, path: &Path, spec: &OutputSpec) -> Result<Self> {
-        let container = container(path);
-        let encoder = choose(programs, path, container.video)?;
+        let container = Container::of(path);
+        let installed = Installed::list(programs, path)?;
+        let encoder = container.encoder(&installed, path)?;
+        let mut notes: Vec<String> = encoder.note.into_iter().map(str::to_owned).collect();
+        let mut sound = None;
+        if let Some(input) = &spec.audio_from {
+            let source = Source::new(input)?;
+            if !source.is_file() {
+                notes.push(format!("the sound of {input} is not recorded: it is live"));
+            } else if let Some(found) = audio_codec(programs, &source)? {
+                let codec = container.sound(&found, &installed, path)?;
+                let (ffmpeg, container) = (programs.ffmpeg.clone(), Container::of(path));
+                sound = Some(Sound { ffmpeg, container, source, codec, force: spec.force });
+            }
+        }
+        let pads_odd_sides = !encoder.takes_odd_sides;
+        let (width, height) = padded((spec.width, spec.height), pads_odd_sides);
         let pending = PendingFile::create(path, spec.force)?;
-        let size = format!("{}x{}", spec.width, spec.height);
         let mut command = Command::new(&programs.ffmpeg);
-        command.args(["-nostdin", "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24"]);
-        command.args(["-s", &size, "-r", &spec.frame_rate.to_string(), "-i", "pipe:0"]);
-        let sound = spec.audio_from.as_deref().map(Source::new);
-        if let Some(source) = &sound {
-            command.args(source.arguments());
-        }
-        command.args(["-map", "0:v:0"]);
-        if let Some(source) = &sound {
-            let codec = probe(programs, source)?.audio_codec.unwrap_or_default();
-            let copied = container.takes.contains(&codec.as_str());
-            command.args(["-map", "1:a:0?", "-c:a", if copied { "copy" } else { container.audio }, "-shortest"]);
-        }
-        // 4:2:0 needs even sides: an odd one gets a row of its own edge
-        let filter = "pad=ceil(iw/2)*2:ceil(ih/2)*2,scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int,format=yuv420p";
-        command.args(["-vf", filter, "-c:v"]).args(encoder);
-        command.args([
-            "-colorspace",
-            "bt709",
-            "-color_primaries",
-            "bt709",
-            "-color_trc",
-            "bt709",
-            "-color_range",
-            "tv",
-        ]);
-        if matches!(container.muxer, "mp4" | "mov") {
+        command.args(["-nostdin", "-v", "error", "-y", "-f", "rawvideo", "-pixel_format", "rgb24"]);
+        command.args(["-video_size", &format!("{width}x{height}"), "-framerate", &spec.frame_rate.to_string()]);
+        command.args(["-i", "pipe:0", "-vf", FILTER]).args(encoder.arguments()).args(TAGS);
+        if container.has_index && sound.is_none() {
             command.args(["-movflags", "+faststart"]);
         }
-        command.args(["-f", container.muxer]).arg(pending.temporary_path());
+        command.args(["-f", container.muxer, &file(pending.temporary_path())]);
         command.stdin(Stdio::piped()).stdout(Stdio::null());
-        let mut running = Running::start(command, path)?;
-        let pipe = running.child.stdin.take();
-        Ok(Self { running, pipe, pending, path: path.to_owned() })
+        let running = Running::start(command, path)?;
+        let pipe = running.stdin();
+        Ok(Self {
+            running,
+            pipe,
+            failure: None,
+            pending,
+            path: path.to_owned(),
+            size: (spec.width, spec.height),
+            pads_odd_sides,
+            rate: spec.frame_rate,
+            frames: 0,
+            sound,
+            note: (!notes.is_empty()).then(|| notes.join("; ")),
+        })
     }
 
-    /// What `ffmpeg` ended with.
-    fn failure(&mut self) -> Error {
-        let (_, said) = self.running.wait();
-        if said.contains("No space left on device") {
-            return Error::DiskFull { path: self.path.clone() };
-        }
-        failed(&self.path, "write", if said.is_empty() { "it ended early".into() } else { said })
+    /// Closes the pipe and waits; what the process ended with.
+    fn end(&mut self) -> &Ended {
+        self.pipe = None;
+        let running = &mut self.running;
+        self.failure.get_or_insert_with(|| running.wait())
+    }
+
+    fn failed(&self, ended: &Ended) -> Error {
+        failed(&self.path, self.frames, ended)
     }
 }
 
-/// The first encoder of the list that this `ffmpeg` has.
-fn choose(programs: &Programs, path: &Path, wanted: &[&'static [&'static str]]) -> Result<&'static [&'static str]> {
-    let output = Command::new(&programs.ffmpeg).args(["-hide_banner", "-encoders"]).stdin(Stdio::null()).output();
-    let output = output.map_err(|source| Error::Io { doing: "start ffmpeg for", path: path.to_owned(), source })?;
-    let list = String::from_utf8_lossy(&output.stdout);
-    let has = |name: &str| list.lines().any(|line| line.split_whitespace().nth(1) == Some(name));
-    wanted.iter().copied().find(|encoder| has(encoder[0])).ok_or_else(|| {
-        let names: Vec<&str> = wanted.iter().map(|encoder| encoder[0]).collect();
-        failed(path, "write", format!("it has none of the encoders {}; install a full build", names.join(", ")))
-    })
+/// To 4:2:0 with the matrix and range that the tags name.
+const FILTER: &str = "scale=out_color_matrix=bt709:out_range=tv:flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp,\
+     format=yuv420p,setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv";
+/// An older `ffmpeg` takes the tags from here only.
+const TAGS: [&str; 8] =
+    ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"];
+
+/// A path that cannot be taken for an option or a protocol.
+fn file(path: &Path) -> String {
+    format!("file:{}", path.display())
+}
+
+fn failed(path: &Path, frames: u64, ended: &Ended) -> Error {
+    let path = path.to_owned();
+    if ["No space left on device", "Disk quota exceeded", "not enough space"].iter().any(|s| ended.said.contains(s)) {
+        return Error::DiskFull { path };
+    }
+    let said = if ended.is_silent() { "it ended without a word".to_owned() } else { ended.quote() };
+    FfmpegError::Unwritable { path, frames, said }.into()
 }
 
 impl FrameWriter for Writer {
     fn write_frame(&mut self, frame: &Frame) -> Result<()> {
-        let written = self.pipe.as_mut().map(|pipe| pipe.write_all(&frame.rgb));
-        match written {
-            Some(Ok(())) => Ok(()),
-            // the pipe says only that it broke; the program says why
-            _ => Err(self.failure()),
+        let bytes = if self.pads_odd_sides { with_even_sides(&frame.rgb, self.size) } else { Cow::from(&frame.rgb) };
+        let written = self.pipe.as_mut().is_some_and(|pipe| pipe.write_all(&bytes).is_ok());
+        if !written {
+            // The pipe says only that it broke; the program says why.
+            self.end();
+            return Err(self.failure.as_ref().map_or_else(|| Error::OutputClosed, |ended| self.failed(ended)));
         }
+        self.frames += 1;
+        Ok(())
     }
 
     fn finish(mut self: Box<Self>) -> Result<()> {
-        drop(self.pipe.take());
-        let (good, said) = self.running.wait();
-        if !good {
-            let full = said.contains("No space left on device");
-            return Err(if full {
-                Error::DiskFull { path: self.path.clone() }
-            } else {
-                failed(&self.path, "write", said)
-            });
+        let broke = self.pipe.is_none();
+        let good = self.end().good;
+        if let Some(ended) = self.failure.take_if(|_| broke || !good) {
+            return Err(self.failed(&ended));
         }
-        self.pending.commit()
+        let Some(sound) = self.sound.take() else { return self.pending.commit() };
+        match sound.add(&self.pending, &self.path, self.rate.timestamp(self.frames).as_secs_f64()) {
+            Ok(with_sound) => with_sound.commit(),
+            Err(said) => {
+                self.pending.commit()?;
+                let audio_from = sound.source.path().display().to_string();
+                Err(FfmpegError::SoundLost { path: self.path, audio_from, said }.into())
+            }
+        }
+    }
+
+    fn note(&self) -> Option<&str> {
+        self.note.as_deref()
+    }
+}
+
+impl Sound {
+    /// Puts the sound beside the finished pictures, for as many seconds as they last; or says what went wrong.
+    fn add(&self, pictures: &PendingFile, path: &Path, seconds: f64) -> std::result::Result<PendingFile, String> {
+        let output = PendingFile::create(path, self.force).map_err(|error| error.to_string())?;
+        let mut command = Command::new(&self.ffmpeg);
+        command.args(["-nostdin", "-v", "error", "-y", "-i", &file(pictures.temporary_path())]);
+        command.args(["-t", &format!("{seconds:.6}")]).args(self.source.arguments(false));
+        command.args(["-map", "0:v:0", "-map", "1:a:0", "-c:v", "copy", "-c:a", self.codec]);
+        if self.container.has_index {
+            command.args(["-movflags", "+faststart"]);
+        }
+        command.args(["-f", self.container.muxer, &file(output.temporary_path())]);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let ended = Running::start(command, path).map_err(|error| error.to_string())?.wait();
+        if ended.good { Ok(output) } else { Err(ended.quote()) }
+    }
+}
+
+fn padded((width, height): (u32, u32), pads: bool) -> (u32, u32) {
+    if pads { (width.next_multiple_of(2), height.next_multiple_of(2)) } else { (width, height) }
+}
+
+/// Repeats the last column and the last row where a side is odd: 4:2:0 shares colour between pairs of pixels.
+fn with_even_sides(rgb: &[u8], size: (u32, u32)) -> Cow<'_, [u8]> {
+    let even = padded(size, true);
+    if even == size || rgb.is_empty() {
+        return Cow::from(rgb);
+    }
+    let stride = size.0 as usize * 3;
+    let mut padded = Vec::with_capacity(even.0 as usize * even.1 as usize * 3);
+    let mut push = |row: &[u8]| {
+        padded.extend_from_slice(row);
+        if even.0 > size.0 {
+            padded.extend_from_slice(&row[row.len() - 3..]);
+        }
+    };
+    rgb.chunks_exact(stride).for_each(&mut push);
+    if even.1 > size.1 {
+        push(&rgb[rgb.len() - stride..]);
+    }
+    Cow::from(padded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_sides_repeat_their_edge() {
+        assert_eq!(*with_even_sides(&[1, 2, 3], (1, 1)), [1, 2, 3].repeat(4));
+        let wide = with_even_sides(&[1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4], (2, 2)).into_owned();
+        assert_eq!(wide, [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]);
+        let high = with_even_sides(&[1, 1, 1, 2, 2, 2], (1, 2)).into_owned();
+        assert_eq!(high, [1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2]);
+    }
+
+    #[test]
+    fn a_full_disk_is_told_from_other_failures() {
+        let ended = |said: &str| Ended { good: false, said: said.to_owned() };
+        let full = ended("av_interleaved_write_frame(): No space left on device\nConversion failed!\n\n\nx\ny\n");
+        assert!(matches!(failed(Path::new("a.mp4"), 3, &full), Error::DiskFull { .. }));
+        let other = failed(Path::new("a.mp4"), 3, &ended("bad\n")).to_string();
+        assert!(other.contains("a.mp4") && other.contains("3 frames") && other.contains("bad"), "{other}");
     }
 }
