@@ -1,6 +1,7 @@
 //! A report's rows in words: cells for a terminal, a markdown table for a page.
 use super::report::{Report, Row, Status};
 use std::fmt::Write;
+use std::path::Path;
 
 /// Column titles, the first aligned left.
 pub const TITLES: [&str; 12] = [
@@ -84,14 +85,17 @@ pub fn caption(report: &Report) -> String {
     )
 }
 
-/// The table as markdown, with its caption.
-pub fn markdown(report: &Report) -> String {
-    let mut text =
-        format!("{}\n\n| {} |\n|---|{}\n", caption(report), TITLES.join(" | "), "--:|".repeat(TITLES.len() - 1));
+/// The table as markdown, with its caption and the name of the file that holds the report.
+pub fn markdown(report: &Report, file: Option<&Path>) -> String {
+    let mut text = format!("| {} |\n|---|{}\n", TITLES.join(" | "), "--:|".repeat(TITLES.len() - 1));
     for i in 0..report.rows.len() {
         let mut cells = cells(report, i);
         cells.resize(TITLES.len(), String::new());
         let _ = writeln!(text, "| {} |", cells.join(" | ")); // a String takes every write
+    }
+    let _ = writeln!(text, "\n{}", caption(report));
+    if let Some(file) = file {
+        let _ = writeln!(text, "Report: `{}`.", file.display());
     }
     for row in report.rows.iter().filter(|r| !r.calls.is_empty()) {
         let _ = writeln!(text, "\n{} ran: {}.", row.name, callers(row));
@@ -124,8 +128,9 @@ mod tests {
         assert_eq!(line, "+fp16|4.00|4.04|4.04|4.00|0.04|250.00|2.50 ×|2.50 ×|–|–|–");
         assert_eq!(cells(&report, 2), ["+custom-ptx", "refused: no GPU"]);
         assert_eq!(cells(&report, 0)[8], "–");
-        let text = markdown(&report);
+        let text = markdown(&report, Some(Path::new("benches/runs/a.json")));
         assert!(text.contains(RANDOM_WEIGHTS) && text.contains("| +custom-ptx | refused: no GPU |"), "{text}");
+        assert!(text.contains("\nReport: `benches/runs/a.json`.\n"), "{text}");
     }
 
     #[test]

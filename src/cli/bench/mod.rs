@@ -28,7 +28,8 @@ use std::time::{Duration, SystemTime};
 Examples:
   mirage bench --model reference-medium --stages ladder --json run.json --chart run
   mirage bench --model reference-medium --stages all --compare run.json --tolerance 5%
-  mirage bench --model reference-medium --stages ladder --peer benches/peers/pytorch.py")]
+  mirage bench --model reference-medium --stages ladder --peer benches/peers/pytorch.py
+  mirage bench --from run.json --markdown README.md --chart run")]
 pub struct Arguments {
     #[command(flatten)]
     model: ModelOptions,
@@ -56,6 +57,9 @@ pub struct Arguments {
     /// Seed of the inputs of check and timing; without it, a fresh one.
     #[arg(long)]
     seed: Option<u64>,
+    /// Show a stored report instead of measuring: its table, chart, markdown, comparison.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "peer", "paced"])]
+    from: Option<PathBuf>,
     /// Write the report here, anew after each row.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -96,10 +100,18 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
     if let Some(rate) = arguments.paced {
         return run_paced(arguments, rate);
     }
+    if let Some(path) = &arguments.from {
+        let report = Report::load(path)?;
+        println!("{}\n{}", present::caption(&report), line(&present::TITLES.map(String::from)));
+        for i in 0..report.rows.len() {
+            println!("{}", line(&present::cells(&report, i)));
+        }
+        return finish(arguments, &report, old.as_ref());
+    }
     let mut report = Report {
         machine: machine(),
         build: Build { version: super::version().replace('\n', "; ") },
-        command: std::env::args().collect::<Vec<_>>().join(" "),
+        command: std::iter::once("mirage".to_owned()).chain(std::env::args().skip(1)).collect::<Vec<_>>().join(" "),
         unix_time: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs()),
         work: work(arguments),
         rows: vec![],
@@ -208,12 +220,13 @@ fn finish(arguments: &Arguments, report: &Report, old: Option<&Report>) -> Resul
         output::write(png_file, &chart::png(&svg)?, arguments.force)?;
         println!("Chart: {} and {}", svg_file.display(), png_file.display());
     }
+    let file = arguments.from.as_deref().or(arguments.json.as_deref());
     match arguments.markdown.as_deref() {
-        Some(page) if page == Path::new("-") => println!("\n{}", present::markdown(report)),
+        Some(page) if page == Path::new("-") => println!("\n{}", present::markdown(report, file)),
         Some(page) => {
             let text = std::fs::read_to_string(page).with_context(|| format!("cannot read {}", page.display()))?;
             let name = page_name(&text).with_context(|| format!("{} has no `bench:begin` marker", page.display()))?;
-            let text = present::insert(&text, &name, &present::markdown(report))?;
+            let text = present::insert(&text, &name, &present::markdown(report, file))?;
             output::write(page, text.as_bytes(), true)?;
             println!("Table: {}", page.display());
         }
