@@ -8,7 +8,7 @@ use mirage::stages::StageSet;
 fn ops(c: &mut Criterion) {
     let device = Device::Cpu;
     let rungs = StageSet::all(&device).prefixes();
-    for case in cases::all() {
+    for case in cases::all().into_iter().chain(cases::timed()) {
         let mut group = c.benchmark_group(case.to_string());
         let mut before = None;
         for rung in &rungs {

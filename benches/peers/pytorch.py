@@ -380,9 +380,8 @@ def time_network(args, device):
 
 
 def time_ops(args):
-    """GFLOP/s of 3x3 convolutions; both layouts take turns, so that what else the machine does meets both."""
+    """3x3 convolutions; both layouts take turns, so that what else the machine does meets both."""
     for channels, size in ((32, 128), (64, 64), (128, 32), (256, 16)):
-        flops = 2 * 9 * channels * channels * size * size
         forms = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
         layers = {n: nn.Conv2d(channels, channels, 3, padding=1).to(memory_format=f) for n, f in forms.items()}
         xs = {n: torch.randn(1, channels, size, size).to(memory_format=f) for n, f in forms.items()}
@@ -393,9 +392,9 @@ def time_ops(args):
                     start = time.perf_counter()
                     layers[name](xs[name])
                     timings[name].append(time.perf_counter() - start)
-        for name, t in timings.items():
-            rate = {k: flops / seconds / 1e9 for k, seconds in (("gflops", sorted(t)[len(t) // 2]), ("best_gflops", min(t)))}
-            say(name=f"conv2d 3x3 {channels}ch {size}x{size} {name}", threads=torch.get_num_threads(), **rate)
+        case = f"conv2d 1x{channels}x{size}x{size} to {channels}, 3x3, stride 1"
+        for name, seconds in timings.items():
+            say(name=f"PyTorch {name}", case=case, ms_per_sequence=[1e3 * t for t in seconds])
 
 
 def evaluate(args):

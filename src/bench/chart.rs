@@ -41,7 +41,7 @@ pub fn svg(report: &Report) -> String {
             r##"<text x="{}" y="{}" font-size="14" text-anchor="end" fill="#111827">{}</text>"##,
             LEFT - 12.0,
             middle + 5.0,
-            escape(&shorten(&row.name, LABEL))
+            escape(&shorten(&row.title(), LABEL))
         );
         let Some(summary) = &row.sequence else {
             let why = match &row.status {
@@ -54,10 +54,10 @@ pub fn svg(report: &Report) -> String {
                 writeln!(s, r##"<text x="{LEFT}" y="{}" font-size="13" fill="#6b7280">{why}</text>"##, middle + 5.0);
             continue;
         };
-        let colour = if row.stages.is_empty() && row.name != "none" { "#9ca3af" } else { "#2563eb" };
+        let colour = if row.is_peer() { "#9ca3af" } else { "#2563eb" };
         let (length, tail) = (summary.median * scale, summary.p95 * scale);
         let end = LEFT + length.max(tail) + 8.0;
-        let speedup = report.rows.iter().position(|r| r.name == "none").and_then(|n| report.speedup(i, n));
+        let speedup = report.none(i).and_then(|n| report.speedup(i, n));
         let speedup = speedup.map_or(String::new(), |v| format!("  ({v:.2} × none)"));
         let _ = writeln!(
             s,

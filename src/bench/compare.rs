@@ -46,12 +46,12 @@ pub fn compare(old: &Report, new: &Report, tolerance: Tolerance) -> Result<Vec<C
     }
     let change = |row: &super::report::Row| {
         let before = row.sequence.as_ref()?;
-        let now = new.rows.iter().find(|r| r.name == row.name).and_then(|r| r.sequence.as_ref());
+        let now = new.rows.iter().find(|r| r.name == row.name && r.case == row.case).and_then(|r| r.sequence.as_ref());
         let regressed = now.is_none_or(|now| {
             let slower = now.median - before.median;
             slower > tolerance.0 * before.median && slower > NOISE * (now.mad + before.mad)
         });
-        Some(Change { name: row.name.clone(), medians: (before.median, now.map(|s| s.median)), regressed })
+        Some(Change { name: row.title(), medians: (before.median, now.map(|s| s.median)), regressed })
     };
     Ok(old.rows.iter().filter_map(change).collect())
 }

@@ -9,6 +9,8 @@ use std::process::{Command, Stdio};
 #[derive(Debug, Deserialize)]
 struct Said {
     name: String,
+    /// The op case, where single ops are measured.
+    case: Option<String>,
     #[serde(default)]
     ms_per_call: Vec<f64>,
     #[serde(default)]
@@ -73,6 +75,7 @@ impl From<Said> for Row {
             sequence,
             activations: said.peak_memory_bytes,
             error: said.largest_error,
+            case: said.case,
             ..Row::untimed(said.name, vec![], status)
         }
     }

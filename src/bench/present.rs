@@ -3,8 +3,11 @@ use super::report::{Report, Row, Status};
 use std::fmt::Write;
 use std::path::Path;
 
-/// Column titles, the first aligned left.
-pub const TITLES: [&str; 12] = [
+/// Column titles of a benchmark of single ops, the first aligned left.
+const OP_TITLES: [&str; 9] = ["run", "ms", "p95", "p99", "± MAD", "GFLOP/s", "vs none", "vs before", "error"];
+
+/// Column titles of a benchmark of a network, the first aligned left.
+const TITLES: [&str; 12] = [
     "run",
     "ms/call",
     "p95",
@@ -22,6 +25,14 @@ pub const TITLES: [&str; 12] = [
 /// What random weights mean for these numbers; printed with every table.
 pub const RANDOM_WEIGHTS: &str = "Weights by formula are random: this measures speed, what is drawn is not video.";
 
+/// Column titles, the first aligned left.
+pub fn titles(report: &Report) -> &'static [&'static str] {
+    if report.work.model == OPS { &OP_TITLES } else { &TITLES }
+}
+
+/// What stands for the model's name where single ops are measured.
+pub const OPS: &str = "single ops";
+
 /// The cells of row `i`.
 pub fn cells(report: &Report, i: usize) -> Vec<String> {
     let row = &report.rows[i];
@@ -32,32 +43,47 @@ pub fn cells(report: &Report, i: usize) -> Vec<String> {
         Status::Wrong(why) => Some(format!("WRONG, not timed: {why}")),
     };
     if let Some(reason) = reason {
-        return vec![row.name.clone(), reason];
+        return vec![row.title(), reason];
     }
     let number = |value: Option<f64>, digits: usize| value.map_or("–".to_owned(), |v| format!("{v:.digits$}"));
     let times = |value: Option<f64>| value.map_or("–".to_owned(), |v| format!("{v:.2} ×"));
     let mebibytes = |bytes: Option<u64>| number(bytes.map(|b| b as f64 / f64::from(1 << 20)), 1);
     let call = |f: fn(&super::statistics::Summary) -> f64| number(row.call.as_ref().map(f), 2);
     let sequence = |f: fn(&super::statistics::Summary) -> f64| number(row.sequence.as_ref().map(f), 2);
+    let against_none = times(report.none(i).and_then(|j| report.speedup(i, j)));
+    // the rungs stand on each other, other engines do not
+    let before = report.before(i).filter(|_| !row.is_peer());
+    let against_before = times(before.and_then(|j| report.speedup(i, j)));
+    let error = row.error.map_or("–".to_owned(), |e| format!("{e:.1e}"));
+    if report.work.model == OPS {
+        let fine = |f: fn(&super::statistics::Summary) -> f64| number(row.sequence.as_ref().map(f), 3);
+        let rate = row.flops.zip(row.sequence.as_ref()).map(|(flops, s)| flops as f64 / s.median / 1e6);
+        return vec![
+            row.title(),
+            fine(|s| s.median),
+            fine(|s| s.p95),
+            fine(|s| s.p99),
+            fine(|s| s.mad),
+            number(rate, 1),
+            against_none,
+            against_before,
+            error,
+        ];
+    }
     vec![
-        row.name.clone(),
+        row.title(),
         call(|s| s.median),
         call(|s| s.p95),
         call(|s| s.p99),
         sequence(|s| s.median),
         sequence(|s| s.mad),
         number(row.frames_per_second(report.work.batch), 2),
-        times(none(report).and_then(|j| report.speedup(i, j))),
-        times(report.before(i).and_then(|j| report.speedup(i, j))),
+        against_none,
+        against_before,
         mebibytes(row.weights),
         mebibytes(row.activations),
-        row.error.map_or("–".to_owned(), |e| format!("{e:.1e}")),
+        error,
     ]
-}
-
-/// The row of plain Candle.
-fn none(report: &Report) -> Option<usize> {
-    report.rows.iter().position(|r| r.name == "none")
 }
 
 /// Who ran how many calls of which op in one sequence, by row.
@@ -70,27 +96,23 @@ pub fn callers(row: &Row) -> String {
 pub fn caption(report: &Report) -> String {
     let w = &report.work;
     let random = if w.weights == "formula" { format!(" {RANDOM_WEIGHTS}") } else { String::new() };
+    let work = match w.model.as_str() {
+        OPS => format!("{OPS} with random inputs and weights"),
+        model => format!("{model} at {}x{}, batch {}, {} calls a sequence", w.width, w.height, w.batch, w.steps),
+    };
     format!(
-        "{} at {}x{}, batch {}, {} calls a sequence, on {} ({}, {} threads); mirage {}; `{}`.{random}",
-        w.model,
-        w.width,
-        w.height,
-        w.batch,
-        w.steps,
-        w.device,
-        report.machine.cpu,
-        report.machine.threads,
-        report.build.version,
-        report.command
+        "{work}, on {} ({}, {} threads); mirage {}; `{}`.{random}",
+        w.device, report.machine.cpu, report.machine.threads, report.build.version, report.command
     )
 }
 
 /// The table as markdown, with its caption and the name of the file that holds the report.
 pub fn markdown(report: &Report, file: Option<&Path>) -> String {
-    let mut text = format!("| {} |\n|---|{}\n", TITLES.join(" | "), "--:|".repeat(TITLES.len() - 1));
+    let titles = titles(report);
+    let mut text = format!("| {} |\n|---|{}\n", titles.join(" | "), "--:|".repeat(titles.len() - 1));
     for i in 0..report.rows.len() {
         let mut cells = cells(report, i);
-        cells.resize(TITLES.len(), String::new());
+        cells.resize(titles.len(), String::new());
         let _ = writeln!(text, "| {} |", cells.join(" | ")); // a String takes every write
     }
     let _ = writeln!(text, "\n{}", caption(report));

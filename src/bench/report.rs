@@ -65,6 +65,12 @@ pub struct Build {
 pub struct Row {
     /// The rung (`none`, `+fp16` …), the set of stages, or the peer's name.
     pub name: String,
+    /// The op case, in a benchmark of single ops: its rows are compared with each other alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub case: Option<String>,
+    /// Multiplications and additions of one run, in a benchmark of single ops.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flops: Option<u64>,
     /// The stages; empty for plain Candle and for peers.
     pub stages: Vec<String>,
     /// What became of it.
@@ -104,6 +110,8 @@ impl Row {
     pub fn untimed(name: String, stages: Vec<String>, status: Status) -> Self {
         Self {
             name,
+            case: None,
+            flops: None,
             stages,
             status,
             call: None,
@@ -114,6 +122,16 @@ impl Row {
             calls: vec![],
             warnings: vec![],
         }
+    }
+
+    /// Whether another engine did the work.
+    pub fn is_peer(&self) -> bool {
+        self.stages.is_empty() && self.name != "none"
+    }
+
+    /// The row's name, with its case where there are several.
+    pub fn title(&self) -> String {
+        self.case.as_ref().map_or_else(|| self.name.clone(), |case| format!("{case}: {}", self.name))
     }
 
     /// Frames a second, when a sequence is a frame's work.
@@ -129,9 +147,14 @@ impl Report {
         Some(median(j)? / median(i)?)
     }
 
-    /// The last timed row before `i`.
+    /// The last timed row before `i`, of the same case.
     pub fn before(&self, i: usize) -> Option<usize> {
-        (0..i).rev().find(|j| self.rows[*j].sequence.is_some())
+        (0..i).rev().find(|j| self.rows[*j].sequence.is_some() && self.rows[*j].case == self.rows[i].case)
+    }
+
+    /// The row of plain Candle for the case of row `i`.
+    pub fn none(&self, i: usize) -> Option<usize> {
+        self.rows.iter().position(|r| r.name == "none" && r.case == self.rows[i].case)
     }
 
     /// Writes the report so far, whole: into a file beside `path`, which then takes its place.

@@ -98,6 +98,29 @@ pub fn all() -> Vec<Case> {
     ]
 }
 
+/// Cases large enough for a rate: the four convolutions that CPUs are compared on, and what else a frame spends time on.
+pub fn timed() -> Vec<Case> {
+    use Case::*;
+    let silu = Activation::Silu;
+    vec![
+        Conv2d(1, [32, 0], 32, 128, 3, 1, PLAIN),
+        Conv2d(1, [64, 0], 64, 64, 3, 1, PLAIN),
+        Conv2d(1, [128, 0], 128, 32, 3, 1, PLAIN),
+        Conv2d(1, [256, 0], 256, 16, 3, 1, PLAIN),
+        Conv2d(1, [128, 0], 128, 32, 3, 1, BLOCK),
+        Conv2d(1, [128, 128], 128, 32, 3, 1, BLOCK),
+        Linear(1, 1024, 256, 1024, Activation::Gelu, false),
+        Geglu(1, 1024, 128, 512),
+        GroupNorm(1, 64, 64, 32, silu),
+        LayerNorm(1, 1024, 256),
+        Attention(1, 16, 1024, 1024, 16),
+        Attention(1, 4, 1024, 77, 64),
+        Resample(1, 64, 64, Filter::Bilinear2),
+        SamplerStep(1, 256, true, true),
+        TemporalBlend(1, 256, true),
+    ]
+}
+
 impl Case {
     /// Which op this is a case of.
     pub fn op(&self) -> Op {

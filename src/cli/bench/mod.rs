@@ -1,4 +1,5 @@
 //! `mirage bench`: checks each rung against plain Candle, then times it, on the same machine in one run.
+mod ops;
 mod rungs;
 mod work;
 
@@ -29,6 +30,7 @@ Examples:
   mirage bench --model reference-medium --stages ladder --json run.json --chart run
   mirage bench --model reference-medium --stages all --compare run.json --tolerance 5%
   mirage bench --model reference-medium --stages ladder --peer benches/peers/pytorch.py
+  mirage bench --ops conv2d --stages fused-ops --peer benches/peers/pytorch.py
   mirage bench --from run.json --markdown README.md --chart run")]
 pub struct Arguments {
     #[command(flatten)]
@@ -36,6 +38,9 @@ pub struct Arguments {
     /// The rungs: ladder (each prefix), ablate (all, one left out at a time), alone (each by itself), none, all, or a list.
     #[arg(long, default_value = "ladder", value_name = "RUNGS")]
     stages: RungSpec,
+    /// Measure single ops instead of a network: those whose case holds this text, such as conv2d.
+    #[arg(long, value_name = "TEXT", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["model", "weights", "paced"])]
+    ops: Option<String>,
     /// The size of a frame, WIDTHxHEIGHT, sides that divide by 16.
     #[arg(long, default_value = "64x64", value_name = "SIZE")]
     size: Size,
@@ -66,7 +71,8 @@ pub struct Arguments {
     /// Write a chart as NAME.svg and NAME.png.
     #[arg(long, value_name = "NAME")]
     chart: Option<PathBuf>,
-    /// Print the table as markdown, or put it between the `bench` markers of a page.
+    /// Print the table as markdown, or put it between the markers `<!-- bench:begin NAME -->` and `<!-- bench:end NAME
+    /// -->` of a page, NAME being that of the report's file, as in NAME.json.
     #[arg(long, value_name = "PAGE", num_args = 0..=1, default_missing_value = "-")]
     markdown: Option<PathBuf>,
     /// Compare with an earlier report; exit 1 when a row became slower.
@@ -102,9 +108,9 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
     }
     if let Some(path) = &arguments.from {
         let report = Report::load(path)?;
-        println!("{}\n{}", present::caption(&report), line(&present::TITLES.map(String::from)));
+        println!("{}\n{}", present::caption(&report), header(&report));
         for i in 0..report.rows.len() {
-            println!("{}", line(&present::cells(&report, i)));
+            println!("{}", line(&report, i));
         }
         return finish(arguments, &report, old.as_ref());
     }
@@ -116,11 +122,15 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
         work: work(arguments),
         rows: vec![],
     };
-    println!("{}\n{}", present::caption(&report), line(&present::TITLES.map(String::from)));
-    let bench = work::Bench::new(arguments)?;
-    for rung in arguments.stages.rungs(&bench.device) {
-        let row = bench.row(&rung)?;
-        push(&mut report, row, arguments)?;
+    println!("{}\n{}", present::caption(&report), header(&report));
+    match &arguments.ops {
+        Some(filter) => ops::run(arguments, filter, |row| push(&mut report, row, arguments))?,
+        None => {
+            let bench = work::Bench::new(arguments)?;
+            for rung in arguments.stages.rungs(&bench.device) {
+                push(&mut report, bench.row(&rung)?, arguments)?;
+            }
+        }
     }
     for script in &arguments.peer {
         let mut saved = Ok(());
@@ -136,7 +146,7 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
 
 fn work(arguments: &Arguments) -> Work {
     Work {
-        model: arguments.model.model.to_string(),
+        model: if arguments.ops.is_some() { present::OPS.to_owned() } else { arguments.model.model.to_string() },
         weights: arguments.model.weights.to_string(),
         width: arguments.size.width as usize,
         height: arguments.size.height as usize,
@@ -158,31 +168,46 @@ fn plan(arguments: &Arguments) -> Plan {
 fn push(report: &mut Report, row: Row, arguments: &Arguments) -> Result<()> {
     report.rows.push(row);
     let i = report.rows.len() - 1;
-    println!("{}", line(&present::cells(report, i)));
+    println!("{}", line(report, i));
     if let Some(path) = &arguments.json {
         report.save(path).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }
 
+/// Columns of a row's name: that of the longest op case.
+fn name_columns(report: &Report) -> usize {
+    if report.work.model == present::OPS { 72 } else { 34 }
+}
+
+fn header(report: &Report) -> String {
+    columns(name_columns(report), present::titles(report), &present::titles(report).join("\t"))
+}
+
+fn line(report: &Report, i: usize) -> String {
+    columns(name_columns(report), present::titles(report), &present::cells(report, i).join("\t"))
+}
+
 /// Cells in columns as wide as their titles need; an untimed row's reason runs across.
-fn line(cells: &[String]) -> String {
-    const NAME: usize = 34;
-    let [name, numbers @ ..] = cells else { return String::new() };
-    if let [reason] = numbers {
-        return format!("{name:<NAME$}  {reason}");
+fn columns(name_columns: usize, titles: &[&str], cells: &str) -> String {
+    let (name, numbers) = cells.split_once('\t').unwrap_or((cells, ""));
+    if !numbers.contains('\t') {
+        return format!("{name:<name_columns$}  {numbers}");
     }
     let numbers: Vec<String> = numbers
-        .iter()
-        .zip(&present::TITLES[1..])
+        .split('\t')
+        .zip(&titles[1..])
         .map(|(c, t)| format!("{c:>width$}", width = t.chars().count().max(8)))
         .collect();
-    format!("{name:<NAME$}  {}", numbers.join("  "))
+    format!("{name:<name_columns$}  {}", numbers.join("  "))
 }
 
 fn peer(arguments: &Arguments, script: &Path) -> Command {
     let mut command = Command::new(&arguments.python);
     command.arg(script).arg("--json");
+    if arguments.ops.is_some() {
+        command.arg("--ops");
+    }
     for (name, value) in [
         ("--base", arguments.model.model.base.to_string()),
         ("--width", arguments.size.width.to_string()),
@@ -208,10 +233,10 @@ fn chart_files(arguments: &Arguments) -> Vec<PathBuf> {
 fn finish(arguments: &Arguments, report: &Report, old: Option<&Report>) -> Result<Verdict> {
     for row in &report.rows {
         if !row.calls.is_empty() {
-            println!("{} ran {}", row.name, present::callers(row));
+            println!("{} ran {}", row.title(), present::callers(row));
         }
         for warning in &row.warnings {
-            println!("warning: {}: {warning}", row.name);
+            println!("warning: {}: {warning}", row.title());
         }
     }
     if let [svg_file, png_file] = &chart_files(arguments)[..] {
@@ -225,8 +250,10 @@ fn finish(arguments: &Arguments, report: &Report, old: Option<&Report>) -> Resul
         Some(page) if page == Path::new("-") => println!("\n{}", present::markdown(report, file)),
         Some(page) => {
             let text = std::fs::read_to_string(page).with_context(|| format!("cannot read {}", page.display()))?;
-            let name = page_name(&text).with_context(|| format!("{} has no `bench:begin` marker", page.display()))?;
-            let text = present::insert(&text, &name, &present::markdown(report, file))?;
+            let name = file.and_then(Path::file_stem).and_then(|name| name.to_str());
+            let name = name.context("--markdown PAGE needs the report's file: give --json FILE, or --from FILE")?;
+            let text = present::insert(&text, name, &present::markdown(report, file))
+                .with_context(|| page.display().to_string())?;
             output::write(page, text.as_bytes(), true)?;
             println!("Table: {}", page.display());
         }
@@ -235,12 +262,6 @@ fn finish(arguments: &Arguments, report: &Report, old: Option<&Report>) -> Resul
     let wrong = report.rows.iter().any(|r| matches!(r.status, Status::Wrong(_)));
     let regressed = old.map_or(Ok(false), |old| show_changes(old, report, arguments.tolerance))?;
     Ok(if wrong || regressed { Verdict::Failed } else { Verdict::Passed })
-}
-
-/// The name in a page's first marker.
-fn page_name(text: &str) -> Option<String> {
-    let (_, rest) = text.split_once("<!-- bench:begin ")?;
-    Some(rest.split_once(" -->")?.0.to_owned())
 }
 
 fn show_changes(old: &Report, new: &Report, tolerance: Tolerance) -> Result<bool> {

@@ -1,0 +1,77 @@
+//! A benchmark of single ops: each case checked against its definition, then timed, by whoever runs it on each rung.
+use super::Arguments;
+use crate::bench::executor::{Plan, Timed, measure};
+use crate::bench::report::{Row, Status};
+use crate::bench::statistics::Summary;
+use crate::ops::probe::Mode;
+use crate::ops::{Ops, cases};
+use anyhow::{Result, ensure};
+use candle_core::Device;
+use std::time::Duration;
+
+/// An op is short, so it runs often; its row takes a second, a slow one's three runs.
+const PLAN: Plan = Plan { warmup: 10, runs: 2000, limit: Duration::from_secs(1) };
+
+/// Hands over a row for each case that holds `filter` and each rung on which another slot runs it.
+///
+/// # Errors
+/// No case holds the filter; whatever a slot reports.
+pub fn run(arguments: &Arguments, filter: &str, mut push: impl FnMut(Row) -> Result<()>) -> Result<()> {
+    let device = arguments.model.device.open()?;
+    let seed = arguments.seed.unwrap_or_else(rand::random);
+    let cases: Vec<_> = cases::timed().into_iter().filter(|case| case.to_string().contains(filter)).collect();
+    ensure!(!cases.is_empty(), "no op case holds {filter:?}; without a text, --ops measures them all");
+    for case in cases {
+        let mut known = vec![];
+        for rung in arguments.stages.rungs(&device) {
+            let of_case = |row| Row { case: Some(case.to_string()), ..row };
+            let stages: Vec<String> = rung.stages.names().iter().map(|s| (*s).to_owned()).collect();
+            let ops = match rung.stages.install(&device) {
+                Ok(ops) => ops,
+                Err(why) => {
+                    push(of_case(Row::untimed(rung.name, stages, Status::Refused(why.to_string()))))?;
+                    continue;
+                }
+            };
+            let (who, flops) = look(&case, &ops, seed)?;
+            // a rung that leaves this op to one below would only be timed twice
+            if known.contains(&(who, ops.dtype)) {
+                continue;
+            }
+            known.push((who, ops.dtype));
+            let row = timed(&case, &ops, seed, &device)?;
+            push(of_case(Row { name: rung.name, stages, flops: Some(flops), ..row }))?;
+        }
+    }
+    Ok(())
+}
+
+/// Who runs the case, and its arithmetic.
+fn look(case: &cases::Case, ops: &Ops, seed: u64) -> Result<(&'static str, u64)> {
+    let prepared = case.prepare(ops, seed)?;
+    ops.probe.set(Mode::Time);
+    let ran = prepared.run(ops);
+    let records = ops.probe.take_records();
+    ops.probe.set(Mode::Off);
+    ran?;
+    Ok((records.last().map_or("none", |r| r.stage), records.iter().map(|r| r.flops).sum()))
+}
+
+/// A row without its name.
+fn timed(case: &cases::Case, ops: &Ops, seed: u64, device: &Device) -> Result<Row> {
+    let outcome = case.check(ops, seed)?;
+    let row = Row { error: Some(outcome.error), ..Row::untimed(String::new(), vec![], Status::Timed) };
+    if !outcome.passed() {
+        let why =
+            format!("it differs from its definition by {:.1e}, {:.1e} is allowed", outcome.error, outcome.tolerance);
+        return Ok(Row { status: Status::Wrong(why), ..row });
+    }
+    let prepared = case.prepare(ops, seed)?;
+    let mut work = Timed(|| {
+        prepared.run(ops)?;
+        Ok(device.synchronize()?)
+    });
+    let timings = measure(&mut work, PLAN)?;
+    let sequence = Summary::new(&timings);
+    Ok(Row { warnings: sequence.as_ref().map_or(vec![], |s| s.warnings(&timings)), sequence, ..row })
+}
