@@ -13,7 +13,7 @@ fn ops(c: &mut Criterion) {
         let mut before = None;
         for rung in &rungs {
             let ops = rung.install(&device).expect("`all` holds stages that install");
-            let prepared = case.prepare(&ops, 1).expect("the case fits its op");
+            let prepared = case.prepare_as_in_a_network(&ops, 1).expect("the case fits its op");
             ops.probe.set(Mode::Count);
             prepared.run(&ops).expect("the case runs");
             let who = ops.probe.counts().into_keys().map(|(_, stage)| stage).next();

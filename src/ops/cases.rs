@@ -145,6 +145,19 @@ impl Case {
         self.with(ops, Draw::new(seed, ops))
     }
 
+    /// As [`prepare`](Self::prepare), with images laid out in memory as the slot lays its own results: so a network's layers
+    /// hand them on to each other.
+    ///
+    /// # Errors
+    /// A slot that cannot prepare or run it.
+    pub fn prepare_as_in_a_network(&self, ops: &Ops, seed: u64) -> Result<Prepared> {
+        let prepared = self.prepare(ops, seed)?;
+        match prepared.run(ops)?.stride() {
+            [_, 1, _, _] => self.with(ops, Draw { channels_last: true, ..Draw::new(seed, ops) }),
+            _ => Ok(prepared),
+        }
+    }
+
     fn with(&self, ops: &Ops, mut draw: Draw) -> Result<Prepared> {
         let d = &mut draw;
         Ok(match *self {
@@ -317,11 +330,19 @@ struct Draw {
     dtype: DType,
     /// Values are rounded through this type first.
     through: DType,
+    /// Whether images lie in memory with their channels last.
+    channels_last: bool,
 }
 
 impl Draw {
     fn new(seed: u64, ops: &Ops) -> Self {
-        Self { rng: ChaCha8Rng::seed_from_u64(seed), device: ops.device.clone(), dtype: ops.dtype, through: DType::F32 }
+        Self {
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            device: ops.device.clone(),
+            dtype: ops.dtype,
+            through: DType::F32,
+            channels_last: false,
+        }
     }
 
     fn normal(&mut self, shape: impl Into<candle_core::Shape>, mean: f64, deviation: f64) -> Result<Tensor> {
@@ -332,7 +353,11 @@ impl Draw {
     }
 
     fn input(&mut self, shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
-        self.normal(shape, 0.0, 1.0)?.to_dtype(self.through)?.to_dtype(self.dtype)
+        let values = self.normal(shape, 0.0, 1.0)?.to_dtype(self.through)?.to_dtype(self.dtype)?;
+        if self.channels_last && values.rank() == 4 {
+            return values.permute((0, 2, 3, 1))?.contiguous()?.permute((0, 3, 1, 2));
+        }
+        Ok(values)
     }
 
     /// Values in (0, 1).

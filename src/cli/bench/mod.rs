@@ -8,6 +8,7 @@ use super::{Verdict, output};
 use crate::bench::compare::{self, Tolerance};
 use crate::bench::executor::Plan;
 use crate::bench::report::{Build, Report, Row, Status, Work, machine};
+use crate::bench::statistics::MANY;
 use crate::bench::{chart, paced, peers, present};
 use crate::media::FrameRate;
 use crate::stages::StageSpec;
@@ -117,7 +118,7 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
     let mut report = Report {
         machine: machine(),
         build: Build { version: super::version().replace('\n', "; ") },
-        command: std::iter::once("mirage".to_owned()).chain(std::env::args().skip(1)).collect::<Vec<_>>().join(" "),
+        command: command_line(),
         unix_time: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs()),
         work: work(arguments),
         rows: vec![],
@@ -144,10 +145,16 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
     finish(arguments, &report, old.as_ref())
 }
 
+/// What was typed, with quotes where there are spaces; wherever the program lies, it is called by its name.
+fn command_line() -> String {
+    let quoted = |word: String| if word.contains(char::is_whitespace) { format!("'{word}'") } else { word };
+    std::iter::once("mirage".to_owned()).chain(std::env::args().skip(1).map(quoted)).collect::<Vec<_>>().join(" ")
+}
+
 fn work(arguments: &Arguments) -> Work {
     Work {
         model: if arguments.ops.is_some() { present::OPS.to_owned() } else { arguments.model.model.to_string() },
-        weights: arguments.model.weights.to_string(),
+        weights: if arguments.ops.is_some() { "random".to_owned() } else { arguments.model.weights.to_string() },
         width: arguments.size.width as usize,
         height: arguments.size.height as usize,
         batch: arguments.batch.into(),
@@ -238,6 +245,11 @@ fn finish(arguments: &Arguments, report: &Report, old: Option<&Report>) -> Resul
         for warning in &row.warnings {
             println!("warning: {}: {warning}", row.title());
         }
+    }
+    if report.rows.iter().any(|row| row.sequence.as_ref().is_some_and(|s| s.count < MANY)) {
+        println!(
+            "warning: p95 and p99 of fewer than {MANY} runs say little more than the slowest; raise --runs and --limit"
+        );
     }
     if let [svg_file, png_file] = &chart_files(arguments)[..] {
         let svg = chart::svg(report);

@@ -10,7 +10,7 @@ use candle_core::Device;
 use std::time::Duration;
 
 /// An op is short, so it runs often; its row takes a second, a slow one's three runs.
-const PLAN: Plan = Plan { warmup: 10, runs: 2000, limit: Duration::from_secs(1) };
+const PLAN: Plan = Plan { warmup: 10, runs: 5000, limit: Duration::from_secs(1) };
 
 /// Hands over a row for each case that holds `filter` and each rung on which another slot runs it.
 ///
@@ -66,7 +66,7 @@ fn timed(case: &cases::Case, ops: &Ops, seed: u64, device: &Device) -> Result<Ro
             format!("it differs from its definition by {:.1e}, {:.1e} is allowed", outcome.error, outcome.tolerance);
         return Ok(Row { status: Status::Wrong(why), ..row });
     }
-    let prepared = case.prepare(ops, seed)?;
+    let prepared = case.prepare_as_in_a_network(ops, seed)?;
     let mut work = Timed(|| {
         prepared.run(ops)?;
         Ok(device.synchronize()?)
