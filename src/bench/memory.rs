@@ -1,5 +1,6 @@
 //! How much memory a run takes: an allocator that counts, for the binary, and what the system says of the process.
-use std::alloc::{GlobalAlloc, Layout, System};
+use mimalloc::MiMalloc;
+use std::alloc::{GlobalAlloc, Layout};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 static CURRENT: AtomicUsize = AtomicUsize::new(0);
@@ -23,7 +24,7 @@ fn shrink(bytes: usize) {
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the contract of `alloc`, which is the same.
-        let p = unsafe { System.alloc(layout) };
+        let p = unsafe { MiMalloc.alloc(layout) };
         if !p.is_null() {
             grow(layout.size());
         }
@@ -32,7 +33,7 @@ unsafe impl GlobalAlloc for CountingAllocator {
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as for `alloc`.
-        let p = unsafe { System.alloc_zeroed(layout) };
+        let p = unsafe { MiMalloc.alloc_zeroed(layout) };
         if !p.is_null() {
             grow(layout.size());
         }
@@ -41,13 +42,13 @@ unsafe impl GlobalAlloc for CountingAllocator {
 
     unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
         // SAFETY: `p` came from this allocator with this layout, so from the system's.
-        unsafe { System.dealloc(p, layout) };
+        unsafe { MiMalloc.dealloc(p, layout) };
         shrink(layout.size());
     }
 
     unsafe fn realloc(&self, p: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: as for `dealloc`; `size` is the caller's, under the same contract.
-        let q = unsafe { System.realloc(p, layout, size) };
+        let q = unsafe { MiMalloc.realloc(p, layout, size) };
         if !q.is_null() {
             shrink(layout.size());
             grow(size);
