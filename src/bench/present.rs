@@ -92,17 +92,27 @@ pub fn callers(row: &Row) -> String {
     calls.join(", ")
 }
 
+/// What every row did, in words.
+pub fn work(report: &Report) -> String {
+    let w = &report.work;
+    match w.model.as_str() {
+        OPS => format!("{OPS} with random inputs and weights"),
+        model => format!("{model} at {}x{}, batch {}, {} calls a sequence", w.width, w.height, w.batch, w.steps),
+    }
+}
+
 /// What was run, where and when, in a sentence.
 pub fn caption(report: &Report) -> String {
     let w = &report.work;
     let random = if w.weights == "formula" { format!(" {RANDOM_WEIGHTS}") } else { String::new() };
-    let work = match w.model.as_str() {
-        OPS => format!("{OPS} with random inputs and weights"),
-        model => format!("{model} at {}x{}, batch {}, {} calls a sequence", w.width, w.height, w.batch, w.steps),
-    };
     format!(
-        "{work}, on {} ({}, {} threads); mirage {}; `{}`.{random}",
-        w.device, report.machine.cpu, report.machine.threads, report.build.version, report.command
+        "{}, on {} ({}, {} threads); mirage {}; `{}`.{random}",
+        work(report),
+        w.device,
+        report.machine.cpu,
+        report.machine.threads,
+        report.build.version,
+        report.command
     )
 }
 

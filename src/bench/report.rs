@@ -105,6 +105,13 @@ pub enum Status {
     Wrong(String),
 }
 
+impl Build {
+    /// The program with its revision, without what it was built by and with.
+    pub fn program(&self) -> &str {
+        self.version.split(';').next().unwrap_or_default()
+    }
+}
+
 impl Row {
     /// A row that was not timed.
     pub fn untimed(name: String, stages: Vec<String>, status: Status) -> Self {
@@ -204,7 +211,8 @@ pub(crate) mod tests {
     pub(crate) fn row(name: &str, ms: f64) -> Row {
         let timings = [ms, ms * 1.01, ms * 0.99];
         let summary = Summary::new(&timings);
-        Row { call: summary.clone(), sequence: summary, ..Row::untimed(name.into(), vec![], Status::Timed) }
+        let stages = name.strip_prefix('+').map(str::to_owned).into_iter().collect();
+        Row { call: summary.clone(), sequence: summary, ..Row::untimed(name.into(), stages, Status::Timed) }
     }
 
     pub(crate) fn report(rows: Vec<Row>) -> Report {

@@ -102,12 +102,12 @@ mod tests {
         let warn = |t: &[f64]| Summary::new(t).unwrap().warnings(t);
         assert_eq!(warn(&timings), Vec::<String>::new());
         timings[0] = 50.0;
-        assert!(warn(&timings)[0].contains("5.00 times"));
+        assert_eq!(warn(&timings), Vec::<String>::new(), "one cold run among many moves nothing");
+        assert!(warn(&timings[..8])[0].contains("5.00 times"));
         timings[0] = 10.0;
         for i in [5, 9, 13, 17] {
             timings[i] = 30.0;
         }
         assert!(warn(&timings)[0].contains("4 of 30"));
-        assert!(warn(&timings[..3])[0].contains("p95"));
     }
 }
