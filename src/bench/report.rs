@@ -1,5 +1,6 @@
 //! A benchmark's results: what was run, on what, by whom, and what came out. Written to JSON row by row.
 use super::statistics::Summary;
+use crate::media::pending::PendingFile;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::Path;
@@ -169,11 +170,12 @@ impl Report {
     /// # Errors
     /// A folder that is not there, a full disk.
     pub fn save(&self, path: &Path) -> anyhow::Result<()> {
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        serde_json::to_writer_pretty(&mut file, self)?;
-        file.write_all(b"\n")?;
-        file.persist(path)?;
+        let file = PendingFile::create(path, true)?;
+        let mut writer = file.writer()?;
+        serde_json::to_writer_pretty(&mut writer, self)?;
+        writer.write_all(b"\n")?;
+        writer.flush()?;
+        file.place()?;
         Ok(())
     }
 

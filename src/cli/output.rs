@@ -1,5 +1,7 @@
 //! Files that a command writes: whole or not at all, and never over what is there unless asked.
+use crate::media::pending::PendingFile;
 use anyhow::{Context, Result, bail};
+use std::io::Write;
 use std::path::Path;
 
 /// Refuses to go on when `path` exists and `force` is not given.
@@ -13,10 +15,10 @@ pub fn refuse_existing(path: &Path, force: bool) -> Result<()> {
 /// Writes a whole file: into a temporary one beside it, which then takes its place.
 pub fn write(path: &Path, bytes: &[u8], force: bool) -> Result<()> {
     refuse_existing(path, force)?;
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let cannot = || format!("cannot write {}", path.display());
-    let mut file = tempfile::NamedTempFile::new_in(folder).with_context(cannot)?;
-    std::io::Write::write_all(&mut file, bytes).with_context(cannot)?;
-    file.persist(path).with_context(cannot)?;
+    let file = PendingFile::create(path, force).with_context(cannot)?;
+    let mut writer = file.writer().with_context(cannot)?;
+    writer.write_all(bytes).and_then(|()| writer.flush()).with_context(cannot)?;
+    file.place().with_context(cannot)?;
     Ok(())
 }

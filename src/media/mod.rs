@@ -24,7 +24,7 @@ mod folder_writer;
 mod frame;
 mod gif_writer;
 mod open;
-mod pending;
+pub(crate) mod pending;
 mod png_writer;
 mod rate;
 mod scan;

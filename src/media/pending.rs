@@ -8,7 +8,7 @@ use tempfile::NamedTempFile;
 use super::{Error, Result};
 
 /// A temporary file beside its destination. Dropped before [`commit`](Self::commit), it is removed.
-pub(super) struct PendingFile {
+pub(crate) struct PendingFile {
     temporary: NamedTempFile,
     path: PathBuf,
     overwrite: bool,
