@@ -134,7 +134,7 @@ impl FromStr for StageSpec {
         for name in &wanted {
             if !LADDER.iter().any(|s| s.name == *name) {
                 let near = LADDER.iter().map(|s| s.name).find(|s| strsim::jaro_winkler(s, name) > 0.75);
-                let near = near.map_or(String::new(), |n| format!("; did you mean {n}?"));
+                let near = near.map_or(".".to_owned(), |n| format!("; did you mean {n}?"));
                 let known: Vec<&str> = LADDER.iter().map(|s| s.name).collect();
                 return Err(Error::Stage(format!(
                     "no stage {name:?}{near} The stages are none, all, or a list of {}",

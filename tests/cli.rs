@@ -241,3 +241,17 @@ fn validate_passes_and_advises() {
     assert!(said.contains("unets.0.enc1.conv_layers.0") && said.contains("pad to 8 input channels"), "{said}");
     assert!(!said.contains("WRONG"), "{said}");
 }
+
+#[test]
+fn a_closed_standard_output_is_told_in_words() {
+    for arguments in [&["models"][..], &["generate", "--output", "-", "--frames", "2", "--size", "32x32"]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe can be made");
+        drop(reader);
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_mirage"));
+        let output = command.args(arguments).stdout(writer).stderr(std::process::Stdio::piped()).output();
+        let output = output.expect("the binary starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(said.contains("standard output") && !said.contains("panicked"), "{arguments:?}: {said}");
+    }
+}

@@ -153,11 +153,10 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
         progress.step();
     });
     progress.close();
-    // whole frames are kept, whatever ended the stream
-    if stream.frames() > 0 {
-        writer.finish()?;
-    }
+    // whole frames are kept, whatever ended the stream; what ended it is told first
+    let finished = if stream.frames() > 0 { writer.finish() } else { Ok(()) };
     outcome?;
+    finished?;
     ensure!(stream.frames() > 0, "no frame was drawn, nothing was written: the input ended at once");
     if let Some(dropped @ 1..) = reader.dropped() {
         progress.say(&format!("{dropped} frames of the input were dropped for newer ones"));

@@ -1,5 +1,12 @@
 //! The command line: a file per command.
 
+/// Prints a line to standard output; where nobody reads it any more, that is an error, not a panic.
+macro_rules! say {
+    ($($text:tt)*) => {
+        $crate::cli::print_line(format_args!($($text)*))?
+    };
+}
+
 mod bench;
 mod docs;
 mod eval;
@@ -11,7 +18,9 @@ mod profile;
 mod table;
 mod validate;
 
+use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Live stream diffusion: redraws video frame by frame, each frame conditioned on what was drawn before.
@@ -61,10 +70,23 @@ pub fn run() -> ExitCode {
         Ok(Verdict::Passed) => ExitCode::SUCCESS,
         Ok(Verdict::Failed) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", in_words(&error));
             ExitCode::from(2)
         }
     }
+}
+
+fn print_line(text: std::fmt::Arguments) -> anyhow::Result<()> {
+    writeln!(std::io::stdout().lock(), "{text}").context("cannot write to standard output")
+}
+
+/// An error with its causes, each said once: some errors tell their cause themselves.
+fn in_words(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said.as_str() {
+        "" => cause,
+        _ if said.contains(&cause) => said,
+        _ => format!("{said}: {cause}"),
+    })
 }
 
 /// The whole command line, for completions, the man page and the command reference.
@@ -86,4 +108,18 @@ fn version() -> &'static str {
         )
     });
     &TEXT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let cause = || std::io::Error::other("disk full");
+        let plain = anyhow::Error::from(cause()).context("cannot write a.gif");
+        assert_eq!(in_words(&plain), "cannot write a.gif: disk full");
+        let told = crate::Error::Io { doing: "read", path: "a".into(), source: cause() };
+        assert_eq!(in_words(&told.into()), "cannot read a: disk full");
+    }
 }

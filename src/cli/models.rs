@@ -38,16 +38,16 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
         })
         .collect::<Result<Vec<_>>>()?;
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&entries)?);
+        say!("{}", serde_json::to_string_pretty(&entries)?);
         return Ok(Verdict::Passed);
     }
     let mut table = table(&["model", "about", "weights", "licence", "parameters"], 4);
     for e in &entries {
         table.add_row([e.name, e.about, e.weights, e.licence, &grouped(e.parameters)]);
     }
-    println!("{table}");
-    println!("reference:CHANNELS gives the reference network with any multiple of 16 base channels.");
-    println!("Weights by formula are random: they serve benchmarks and tests, what they draw is no real video.");
+    say!("{table}");
+    say!("reference:CHANNELS gives the reference network with any multiple of 16 base channels.");
+    say!("Weights by formula are random: they serve benchmarks and tests, what they draw is no real video.");
     Ok(Verdict::Passed)
 }
 

@@ -88,17 +88,21 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
     let records = ops.probe.take_records();
     let activations = memory::peak().saturating_sub(at_rest);
 
-    println!(
+    say!(
         "{} at {}, batch {}, stages {set} on {}: {} calls",
-        arguments.model.model, arguments.size, arguments.batch, arguments.model.device, arguments.calls
+        arguments.model.model,
+        arguments.size,
+        arguments.batch,
+        arguments.model.device,
+        arguments.calls
     );
     let calls = f64::from(arguments.calls);
-    print_sums("op, run by", by(&records, |r| format!("{}, {}", r.op.name(), r.stage)), calls, usize::MAX);
-    print_sums("layer", by(&records, |r| format!("{} ({})", r.site, r.op.name())), calls, arguments.layers);
-    println!("Peak memory: weights {:.1} MiB, activations {:.1} MiB.", mebi(weights), mebi(activations));
+    print_sums("op, run by", by(&records, |r| format!("{}, {}", r.op.name(), r.stage)), calls, usize::MAX)?;
+    print_sums("layer", by(&records, |r| format!("{} ({})", r.site, r.op.name())), calls, arguments.layers)?;
+    say!("Peak memory: weights {:.1} MiB, activations {:.1} MiB.", mebi(weights), mebi(activations));
     if let Some(trace) = &arguments.trace {
         output::write(trace, chrome_trace(&records).to_string().as_bytes(), arguments.force)?;
-        println!("Timeline: {} (open it at chrome://tracing or ui.perfetto.dev)", trace.display());
+        say!("Timeline: {} (open it at chrome://tracing or ui.perfetto.dev)", trace.display());
     }
     Ok(Verdict::Passed)
 }
@@ -118,7 +122,7 @@ fn by(records: &[Record], key: impl Fn(&Record) -> String) -> Vec<(String, Sum)>
 }
 
 /// A table of sums for each call of the network, with a line for what is not listed and one for all.
-fn print_sums(title: &str, sums: Vec<(String, Sum)>, calls: f64, most: usize) {
+fn print_sums(title: &str, sums: Vec<(String, Sum)>, calls: f64, most: usize) -> Result<()> {
     let mut total = Sum::default();
     let mut rest = Sum::default();
     for (i, (_, s)) in sums.iter().enumerate() {
@@ -146,5 +150,6 @@ fn print_sums(title: &str, sums: Vec<(String, Sum)>, calls: f64, most: usize) {
             format!("{:.2}", s.bytes as f64 / 1e9 / s.seconds),
         ]);
     }
-    println!("{table}");
+    say!("{table}");
+    Ok(())
 }

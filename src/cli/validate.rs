@@ -43,7 +43,7 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
     let device = arguments.device.open()?;
     let (set, ops) = arguments.stages.install(&device)?;
     let seed = arguments.seed.unwrap_or_else(rand::random);
-    println!("Ops through {set} on {}, seed {seed}:", arguments.device);
+    say!("Ops through {set} on {}, seed {seed}:", arguments.device);
     let mut table = table(&["case", "run by", "largest error", "allowed", ""], 2);
     let (mut checked, mut wrong) = (0, 0);
     for case in cases::all() {
@@ -56,8 +56,8 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
         let (error, allowed) = (format!("{:.1e}", outcome.error), format!("{:.1e}", outcome.tolerance));
         table.add_row([case.to_string().as_str(), stage, &error, &allowed, verdict]);
     }
-    println!("{table}");
-    println!("{} of {checked} cases agree with their definition.", checked - wrong);
+    say!("{table}");
+    say!("{} of {checked} cases agree with their definition.", checked - wrong);
 
     readiness_report(arguments, &set)?;
     Ok(if wrong == 0 { Verdict::Passed } else { Verdict::Failed })
@@ -73,24 +73,24 @@ fn readiness_report(arguments: &Arguments, set: &StageSet) -> Result<()> {
         halvings: reference::MULTIPLE.ilog2() as usize,
     };
     let findings = readiness::findings(&parameters, shape);
-    println!("\nTensor-core readiness of {} at {}, batch {}:", arguments.model, arguments.size, arguments.batch);
+    say!("\nTensor-core readiness of {} at {}, batch {}:", arguments.model, arguments.size, arguments.batch);
     for (stage, layout) in [
         ("fp16", "weights and activations are f32: tensor cores want halves; add fp16 to --stages"),
         ("fused-ops", "activations are channels-first: tensor cores want channels-last; add fused-ops to --stages"),
     ] {
         if !set.names().contains(&stage) {
-            println!("  {layout}");
+            say!("  {layout}");
         }
     }
     if findings.is_empty() {
-        println!("  every layer's sizes fit.");
+        say!("  every layer's sizes fit.");
         return Ok(());
     }
     let mut table = table(&["layer", "fault", "change"], 3);
     for f in &findings {
         table.add_row([&f.layer, &f.fault, &f.change]);
     }
-    println!("{table}");
-    println!("{} findings in {} tensors.", findings.len(), parameters.len());
+    say!("{table}");
+    say!("{} findings in {} tensors.", findings.len(), parameters.len());
     Ok(())
 }

@@ -32,6 +32,10 @@ impl PendingFile {
             builder.permissions(std::fs::Permissions::from_mode(0o666));
         }
         let temporary = builder.tempfile_in(folder).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => {
+                let source = io::Error::new(source.kind(), "its folder is not there; make it first");
+                Error::Io { doing: "create", path: path.to_owned(), source }
+            }
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::writing(path, source),
             _ => Error::Io { doing: "create", path: path.to_owned(), source },
         })?;

@@ -32,7 +32,7 @@ impl SafetensorsFile {
     /// A file that cannot be read or whose header does not describe it.
     pub fn open(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
-        let unreadable = |source| Error::Io { doing: "read the weights", path: path.to_owned(), source };
+        let unreadable = |source| Error::Io { doing: "read the tensors of", path: path.to_owned(), source };
         let file = std::fs::File::open(path).map_err(unreadable)?;
         if file.metadata().map_err(unreadable)?.is_dir() {
             return Err(malformed(&name, "it is a folder: name the .safetensors file in it"));

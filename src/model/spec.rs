@@ -83,7 +83,7 @@ impl FromStr for ModelSpec {
         }
         let known: Vec<&str> = PRESETS.iter().map(|p| p.name).collect();
         let near = known.iter().max_by(|a, b| strsim::jaro_winkler(a, text).total_cmp(&strsim::jaro_winkler(b, text)));
-        let near = near.map_or(String::new(), |n| format!("; did you mean {n}?"));
+        let near = near.map_or(".".to_owned(), |n| format!("; did you mean {n}?"));
         Err(Error::Model(format!(
             "no model {text:?}{near} The models are {}, and reference:CHANNELS",
             known.join(", ")

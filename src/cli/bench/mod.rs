@@ -109,9 +109,9 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
     }
     if let Some(path) = &arguments.from {
         let report = Report::load(path)?;
-        println!("{}\n{}", present::caption(&report), header(&report));
+        say!("{}\n{}", present::caption(&report), header(&report));
         for i in 0..report.rows.len() {
-            println!("{}", line(&report, i));
+            say!("{}", line(&report, i));
         }
         return finish(arguments, &report, old.as_ref());
     }
@@ -123,7 +123,7 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
         work: work(arguments),
         rows: vec![],
     };
-    println!("{}\n{}", present::caption(&report), header(&report));
+    say!("{}\n{}", present::caption(&report), header(&report));
     match &arguments.ops {
         Some(filter) => ops::run(arguments, filter, |row| push(&mut report, row, arguments))?,
         None => {
@@ -175,7 +175,7 @@ fn plan(arguments: &Arguments) -> Plan {
 fn push(report: &mut Report, row: Row, arguments: &Arguments) -> Result<()> {
     report.rows.push(row);
     let i = report.rows.len() - 1;
-    println!("{}", line(report, i));
+    say!("{}", line(report, i));
     if let Some(path) = &arguments.json {
         report.save(path).with_context(|| format!("cannot write {}", path.display()))?;
     }
@@ -240,14 +240,14 @@ fn chart_files(arguments: &Arguments) -> Vec<PathBuf> {
 fn finish(arguments: &Arguments, report: &Report, old: Option<&Report>) -> Result<Verdict> {
     for row in &report.rows {
         if !row.calls.is_empty() {
-            println!("{} ran {}", row.title(), present::callers(row));
+            say!("{} ran {}", row.title(), present::callers(row));
         }
         for warning in &row.warnings {
-            println!("warning: {}: {warning}", row.title());
+            say!("warning: {}: {warning}", row.title());
         }
     }
     if report.rows.iter().any(|row| row.sequence.as_ref().is_some_and(|s| s.count < MANY)) {
-        println!(
+        say!(
             "warning: p95 and p99 of fewer than {MANY} runs say little more than the slowest; raise --runs and --limit"
         );
     }
@@ -255,11 +255,11 @@ fn finish(arguments: &Arguments, report: &Report, old: Option<&Report>) -> Resul
         let svg = chart::svg(report);
         output::write(svg_file, svg.as_bytes(), arguments.force)?;
         output::write(png_file, &chart::png(&svg)?, arguments.force)?;
-        println!("Chart: {} and {}", svg_file.display(), png_file.display());
+        say!("Chart: {} and {}", svg_file.display(), png_file.display());
     }
     let file = arguments.from.as_deref().or(arguments.json.as_deref());
     match arguments.markdown.as_deref() {
-        Some(page) if page == Path::new("-") => println!("\n{}", present::markdown(report, file)),
+        Some(page) if page == Path::new("-") => say!("\n{}", present::markdown(report, file)),
         Some(page) => {
             let text = std::fs::read_to_string(page).with_context(|| format!("cannot read {}", page.display()))?;
             let name = file.and_then(Path::file_stem).and_then(|name| name.to_str());
@@ -267,7 +267,7 @@ fn finish(arguments: &Arguments, report: &Report, old: Option<&Report>) -> Resul
             let text = present::insert(&text, name, &present::markdown(report, file))
                 .with_context(|| page.display().to_string())?;
             output::write(page, text.as_bytes(), true)?;
-            println!("Table: {}", page.display());
+            say!("Table: {}", page.display());
         }
         None => (),
     }
@@ -278,17 +278,14 @@ fn finish(arguments: &Arguments, report: &Report, old: Option<&Report>) -> Resul
 
 fn show_changes(old: &Report, new: &Report, tolerance: Tolerance) -> Result<bool> {
     if old.machine != new.machine {
-        println!(
-            "warning: the earlier report is of another machine ({}): what follows compares machines",
-            old.machine.cpu
-        );
+        say!("warning: the earlier report is of another machine ({}): what follows compares machines", old.machine.cpu);
     }
     let changes = compare::compare(old, new, tolerance)?;
     for change in &changes {
         let verdict = if change.regressed { "SLOWER" } else { "ok" };
         let (before, now) = change.medians;
         let now = now.map_or("gone".to_owned(), |now| format!("{now:.2} ms ({:+.1} %)", 100.0 * (now / before - 1.0)));
-        println!("{:<34}  {before:.2} ms before, {now} now  {verdict}", change.name);
+        say!("{:<34}  {before:.2} ms before, {now} now  {verdict}", change.name);
     }
     Ok(changes.iter().any(|c| c.regressed))
 }
@@ -314,7 +311,7 @@ fn run_paced_with(arguments: &Arguments, rate: FrameRate, stages: &StageSpec) ->
     let paced = paced::run(rate, arguments.frames, SystemClock::default(), |_| frame())?;
     let lateness = paced.lateness.context("no frame was finished")?;
     ensure!(paced.pacing.finished > 0, "no frame was finished");
-    println!(
+    say!(
         "{} at {}, {} calls a frame, stages {set} on {}, fed at {:.2} frames/s",
         arguments.model.model,
         arguments.size,
@@ -322,14 +319,20 @@ fn run_paced_with(arguments: &Arguments, rate: FrameRate, stages: &StageSpec) ->
         arguments.model.device,
         f64::from(rate.numerator) / f64::from(rate.denominator)
     );
-    println!(
+    say!(
         "{} of {} frames finished, {} dropped for newer ones, {} late",
-        paced.pacing.finished, arguments.frames, paced.pacing.dropped, paced.pacing.late
+        paced.pacing.finished,
+        arguments.frames,
+        paced.pacing.dropped,
+        paced.pacing.late
     );
-    println!(
+    say!(
         "lateness: median {:.2} ms, p95 {:.2}, p99 {:.2}, worst {:.2}",
-        lateness.median, lateness.p95, lateness.p99, lateness.max
+        lateness.median,
+        lateness.p95,
+        lateness.p99,
+        lateness.max
     );
-    println!("{}", present::RANDOM_WEIGHTS);
+    say!("{}", present::RANDOM_WEIGHTS);
     Ok(Verdict::Passed)
 }
