@@ -37,6 +37,34 @@ pub(super) fn plan(schedule: &NoiseSchedule, settings: &Settings, eta: f64) -> R
     Ok(Plan { steps, start: Start { signal: first.sqrt(), noise: (1.0 - first).sqrt() }, init_noise_sigma: 1.0 })
 }
 
+/// Through exactly these timesteps, without fresh noise, for a network that estimates the clean sample. The noise left in a
+/// sample is worked out from the clipped estimate (`use_clipped_model_output` in diffusers).
+pub(super) fn through(schedule: &NoiseSchedule, timesteps: &[usize], clip: f64) -> Result<Plan> {
+    let train = schedule.train_timesteps();
+    let falls = timesteps.windows(2).all(|pair| pair[0] > pair[1]);
+    let Some(&noisiest) = timesteps.first().filter(|first| falls && **first < train) else {
+        return Err(Error::Timesteps { train });
+    };
+    let steps = timesteps.iter().enumerate().map(|(i, &t)| {
+        let (now, then) = (schedule.alpha_bar(t), timesteps.get(i + 1).map_or(1.0, |&t| schedule.alpha_bar(t)));
+        let kept = ((1.0 - then) / (1.0 - now)).sqrt();
+        Step {
+            timestep: t as f64,
+            input_scale: 1.0,
+            x0_from_x: 0.0,
+            x0_from_out: 1.0,
+            clip: Some(clip),
+            next_from_x: kept,
+            next_from_out: 0.0,
+            next_from_x0: then.sqrt() - kept * now.sqrt(),
+            next_from_noise: 0.0,
+        }
+    });
+    let first = schedule.alpha_bar(noisiest);
+    let start = Start { signal: first.sqrt(), noise: (1.0 - first).sqrt() };
+    Ok(Plan { steps: steps.collect(), start, init_noise_sigma: 1.0 })
+}
+
 /// The step from timestep `t`, where `now` of the variance is signal, to where `then` of it is.
 fn step(settings: &Settings, eta: f64, t: usize, now: f64, then: f64) -> Step {
     let (signal, noise) = (now.sqrt(), (1.0 - now).sqrt());
@@ -55,5 +83,33 @@ fn step(settings: &Settings, eta: f64, t: usize, now: f64, then: f64) -> Step {
         next_from_out: kept * noise_from_out,
         next_from_x0: then.sqrt(),
         next_from_noise: fresh,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::BetaSchedule;
+    use super::*;
+
+    #[test]
+    fn through_chosen_timesteps_a_perfect_estimate_is_reached_and_noise_falls() {
+        let schedule = NoiseSchedule::new(BetaSchedule::Cosine, 1000).unwrap();
+        let plan = through(&schedule, &[999, 949, 499, 255], 1.0).unwrap();
+        let (clean, noise) = (0.4, -1.3);
+        let mut x = plan.start.signal * clean + plan.start.noise * noise;
+        for (i, step) in plan.steps.iter().enumerate() {
+            x = step.next(x, clean, 0.0);
+            let left = plan.steps.get(i + 1).map_or(1.0, |next| schedule.alpha_bar(next.timestep as usize));
+            assert!((x - (left.sqrt() * clean + (1.0 - left).sqrt() * noise)).abs() < 1e-9, "step {i}");
+        }
+        assert!((x - clean).abs() < 1e-12);
+    }
+
+    #[test]
+    fn timesteps_that_do_not_fall_are_refused() {
+        let schedule = NoiseSchedule::new(BetaSchedule::Cosine, 1000).unwrap();
+        for timesteps in [&[][..], &[1000], &[5, 5], &[3, 4]] {
+            assert_eq!(through(&schedule, timesteps, 1.0), Err(Error::Timesteps { train: 1000 }));
+        }
     }
 }

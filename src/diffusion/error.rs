@@ -93,6 +93,12 @@ pub enum Error {
     /// The share of fresh noise in DDIM is not a fraction.
     #[error("eta {0}: must be from 0 (no fresh noise, DDIM) to 1 (as much as DDPM)")]
     Eta(f64),
+    /// Chosen timesteps that a sampler cannot go through.
+    #[error("timesteps must be at least one, decrease strictly and lie below {train}")]
+    Timesteps {
+        /// The schedule's length.
+        train: usize,
+    },
     /// The clipping bound is not a positive number.
     #[error("clip {0}: must be a positive number; images scaled to -1..1 take 1")]
     Clip(f64),

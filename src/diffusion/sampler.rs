@@ -160,6 +160,17 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// DDIM without fresh noise through exactly these timesteps, noisiest first, for a network that estimates the clean
+    /// sample, bounded to `-clip..=clip`.
+    ///
+    /// # Errors
+    /// Timesteps that are none, do not decrease strictly, or lie past the schedule's last.
+    pub fn through(schedule: &NoiseSchedule, timesteps: &[usize], clip: f64) -> Result<Self> {
+        ddim::through(schedule, timesteps, clip)
+    }
+}
+
 impl Settings {
     /// The timesteps at strength 1, and how many of them to skip at this strength.
     pub(super) fn timesteps(&self, train: usize) -> Result<(Vec<f64>, usize)> {

@@ -4,6 +4,7 @@ pub mod formula;
 pub mod reference;
 mod safetensors_file;
 mod spec;
+pub mod unet;
 pub mod weights;
 
 pub use reference::Reference;

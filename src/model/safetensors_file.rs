@@ -104,6 +104,11 @@ impl SafetensorsFile {
         self.metadata.info(name).map(|info| info.shape.as_slice())
     }
 
+    /// A text that the file holds beside its tensors.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.metadata.metadata().as_ref()?.get(key).map(String::as_str)
+    }
+
     /// The tensor `name`, widened to f32.
     ///
     /// # Errors

@@ -1,0 +1,136 @@
+//! The transformer of a U-Net: over the pixels of a level, which also read the conditioning tokens.
+use super::UNetConfig;
+use super::load::{group_norm, layer_norm, linear, projection};
+use crate::Result;
+use crate::model::Scope;
+use crate::ops::geglu::GegluKernel;
+use crate::ops::group_norm::GroupNormKernel;
+use crate::ops::layer_norm::LayerNormKernel;
+use crate::ops::linear::LinearKernel;
+use crate::ops::{Activation, GegluParams, Layer, LinearParams, Ops};
+use candle_core::Tensor;
+
+/// Width of the feed-forward layer over that of the tokens.
+const FEED_FORWARD: usize = 4;
+/// Of the group normalisation before a transformer; the ResNet blocks have their own.
+const EPS: f64 = 1e-6;
+
+/// `to_out(attention(to_q(x), to_k(context), to_v(context)))`.
+struct Attention {
+    heads: usize,
+    to_q: Layer<dyn LinearKernel>,
+    to_k: Layer<dyn LinearKernel>,
+    to_v: Layer<dyn LinearKernel>,
+    to_out: Layer<dyn LinearKernel>,
+}
+
+impl Attention {
+    fn load(ops: &Ops, w: &Scope<'_>, channels: usize, context: usize, heads: usize) -> Result<Self> {
+        Ok(Self {
+            heads,
+            to_q: projection(ops, &w.pp("to_q"), channels, channels)?,
+            to_k: projection(ops, &w.pp("to_k"), context, channels)?,
+            to_v: projection(ops, &w.pp("to_v"), context, channels)?,
+            to_out: linear(ops, &w.pp("to_out.0"), channels, channels, Activation::None)?,
+        })
+    }
+
+    /// `x` is `(b, tokens, c)`, `context` `(b, n, width)`; `residual` is added to the result.
+    fn forward(&self, ops: &Ops, x: &Tensor, context: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        let (b, tokens, c) = x.dims3()?;
+        let dim = c / self.heads;
+        // (b, n, c) to (b, heads, n, head_dim)
+        let split = |t: Tensor| t.reshape((b, t.dim(1)?, self.heads, dim))?.transpose(1, 2);
+        let q = split(ops.linear(&self.to_q, x, None)?)?;
+        let k = split(ops.linear(&self.to_k, context, None)?)?;
+        let v = split(ops.linear(&self.to_v, context, None)?)?;
+        let y = ops.attention(self.to_q.name(), &q, &k, &v, 1.0 / (dim as f64).sqrt())?;
+        let y = y.transpose(1, 2)?.reshape((b, tokens, c))?; // (b, tokens, c)
+        Ok(ops.linear(&self.to_out, &y, Some(residual))?)
+    }
+}
+
+/// `x + self_attention(norm1(x))`, `x + cross_attention(norm2(x), context)`, `x + feed_forward(norm3(x))`, in turn.
+struct BasicTransformerBlock {
+    norm1: Layer<dyn LayerNormKernel>,
+    attn1: Attention,
+    norm2: Layer<dyn LayerNormKernel>,
+    attn2: Attention,
+    norm3: Layer<dyn LayerNormKernel>,
+    ff_in: Layer<dyn GegluKernel>,
+    ff_out: Layer<dyn LinearKernel>,
+}
+
+impl BasicTransformerBlock {
+    fn load(ops: &Ops, w: &Scope<'_>, channels: usize, context: usize, heads: usize) -> Result<Self> {
+        let (ff, inner) = (w.pp("ff.net"), FEED_FORWARD * channels);
+        let proj = ff.pp("0.proj");
+        let geglu =
+            GegluParams { weight: proj.get((2 * inner, channels), "weight")?, bias: proj.get(2 * inner, "bias")? };
+        Ok(Self {
+            norm1: layer_norm(ops, &w.pp("norm1"), channels)?,
+            attn1: Attention::load(ops, &w.pp("attn1"), channels, channels, heads)?,
+            norm2: layer_norm(ops, &w.pp("norm2"), channels)?,
+            attn2: Attention::load(ops, &w.pp("attn2"), channels, context, heads)?,
+            norm3: layer_norm(ops, &w.pp("norm3"), channels)?,
+            ff_in: ops.prepare_geglu(proj.path(), geglu)?,
+            ff_out: linear(ops, &ff.pp("2"), inner, channels, Activation::None)?,
+        })
+    }
+
+    fn forward(&self, ops: &Ops, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+        let y = ops.layer_norm(&self.norm1, x)?;
+        let x = self.attn1.forward(ops, &y, &y, x)?;
+        let y = ops.layer_norm(&self.norm2, &x)?;
+        let x = self.attn2.forward(ops, &y, context, &x)?;
+        let y = ops.geglu(&self.ff_in, &ops.layer_norm(&self.norm3, &x)?)?;
+        Ok(ops.linear(&self.ff_out, &y, Some(&x))?)
+    }
+}
+
+/// `x + proj_out(blocks(proj_in(norm(x))))` over the pixels as tokens (diffusers' `Transformer2DModel`).
+pub struct Transformer {
+    norm: Layer<dyn GroupNormKernel>,
+    proj_in: Layer<dyn LinearKernel>,
+    blocks: Vec<BasicTransformerBlock>,
+    proj_out: Layer<dyn LinearKernel>,
+}
+
+impl Transformer {
+    /// For level `level`, finest 0.
+    pub fn load(ops: &Ops, w: &Scope<'_>, config: &UNetConfig, level: usize) -> Result<Self> {
+        let (channels, heads) = (config.block_out_channels[level], config.attention_head_dim.at(level));
+        let blocks = (0..config.transformer_layers_per_block.at(level)).map(|i| {
+            let w = w.pp(format!("transformer_blocks.{i}"));
+            BasicTransformerBlock::load(ops, &w, channels, config.cross_attention_dim, heads)
+        });
+        // a 1x1 convolution is a linear layer over the pixels, stored with two more dimensions
+        let proj = |name: &str| -> Result<Layer<dyn LinearKernel>> {
+            let w = w.pp(name);
+            if config.use_linear_projection {
+                return linear(ops, &w, channels, channels, Activation::None);
+            }
+            let weight = w.get((channels, channels, 1, 1), "weight")?.reshape((channels, channels))?;
+            let bias = Some(w.get(channels, "bias")?);
+            Ok(ops.prepare_linear(w.path(), LinearParams { weight, bias, activation: Activation::None })?)
+        };
+        Ok(Self {
+            norm: group_norm(ops, &w.pp("norm"), channels, config.norm_num_groups, EPS, Activation::None)?,
+            proj_in: proj("proj_in")?,
+            blocks: blocks.collect::<Result<_>>()?,
+            proj_out: proj("proj_out")?,
+        })
+    }
+
+    /// `x` is `(b, c, h, w)`, `context` `(b, n, width)`.
+    pub fn forward(&self, ops: &Ops, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+        let (b, c, h, w) = x.dims4()?;
+        let tokens = |t: &Tensor| t.permute((0, 2, 3, 1))?.reshape((b, h * w, c)); // (b, h * w, c)
+        let mut y = ops.linear(&self.proj_in, &tokens(&ops.group_norm(&self.norm, x)?)?, None)?;
+        for block in &self.blocks {
+            y = block.forward(ops, &y, context)?;
+        }
+        let y = ops.linear(&self.proj_out, &y, Some(&tokens(x)?))?;
+        Ok(y.reshape((b, h, w, c))?.permute((0, 3, 1, 2))?) // (b, c, h, w)
+    }
+}
