@@ -3,7 +3,7 @@
 //! Weights are by formula: this measures speed, what is drawn is no video.
 use candle_core::{DType, Device, Tensor};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use mirage::model::{ModelSpec, Weights, formula};
+use mirage::model::{ModelSpec, Reference, Weights, formula};
 use mirage::stages::StageSet;
 
 fn frame(c: &mut Criterion) {
@@ -13,12 +13,11 @@ fn frame(c: &mut Criterion) {
         Tensor::from_vec(values, (1, 3, 64, 64), &device).expect("the shape holds the values")
     };
     for base in [16, 32] {
-        let spec = ModelSpec { base };
-        let mut group = c.benchmark_group(format!("{spec} 64x64, one call"));
+        let mut group = c.benchmark_group(format!("{} 64x64, one call", ModelSpec::Reference { base }));
         group.sample_size(10);
         for rung in StageSet::all(&device).prefixes() {
             let ops = rung.install(&device).expect("`all` holds stages that install");
-            let network = spec.load(&ops, &Weights::formula(&device)).expect("weights by formula fit");
+            let network = Reference::checked(&ops, &Weights::formula(&device), base).expect("weights by formula fit");
             let [x, previous] = ["input.x", "input.previous"].map(|name| {
                 let t = input(name).to_dtype(ops.dtype);
                 t.expect("the CPU converts between number types")

@@ -166,7 +166,7 @@ fn weights_that_are_not_numbers_name_the_tensor() {
     let dir = folder();
     let file = dir.path().join("nan.safetensors");
     let mut tensors = std::collections::HashMap::new();
-    for p in (mirage::model::ModelSpec { base: 16 }).parameters().expect("16 channels are possible") {
+    for p in (mirage::model::ModelSpec::Reference { base: 16 }).parameters().expect("16 channels are possible") {
         let t = candle_core::Tensor::zeros(p.shape.clone(), candle_core::DType::F16, &candle_core::Device::Cpu);
         tensors.insert(p.name, t.expect("zeros can be made"));
     }
@@ -186,7 +186,8 @@ fn models_are_listed_with_their_parameters() {
     assert!(said.contains("880,258,653") && said.contains("reference-tiny"), "{said}");
     let json = mirage(&["models", "--json"]).assert().success().get_output().clone();
     let list: serde_json::Value = serde_json::from_slice(&json.stdout).expect("it is JSON");
-    assert_eq!(list[2]["parameters"], 880_258_653);
+    assert_eq!(list[3]["parameters"], 880_258_653);
+    assert_eq!(list[0]["parameters"], 5_715_600);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The reference network against the output of the original code, tensor by tensor.
 use candle_core::{DType, Device, Tensor};
-use mirage::model::{ModelSpec, Weights};
+use mirage::model::{Reference, Weights};
 use mirage::stages::{LADDER, StageSet, StageSpec};
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ fn run(spec: &str) -> anyhow::Result<Vec<(String, f64)>> {
     let device = Device::Cpu;
     let golden: HashMap<String, Tensor> = candle_core::safetensors::load(GOLDEN, &device)?;
     let ops = spec.parse::<StageSpec>()?.resolve(&device).install(&device)?;
-    let network = ModelSpec { base: 16 }.load(&ops, &Weights::formula(&device))?;
+    let network = Reference::checked(&ops, &Weights::formula(&device), 16)?;
     let (x, previous) = (golden["x"].to_dtype(ops.dtype)?, golden["previous"].to_dtype(ops.dtype)?);
     ops.probe.keep_activations();
     let step = network.forward(&ops, &x, 25.0, &previous)?;

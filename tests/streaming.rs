@@ -1,7 +1,7 @@
 //! The stream: steps equal the whole clip, a reset forgets everything, the same seed draws the same bytes.
 use candle_core::{Device, Tensor};
 use mirage::diffusion::{BetaSchedule, Sampler};
-use mirage::model::{FrameNetwork, ModelSpec, Weights, formula};
+use mirage::model::{Condition, FrameNetwork, Given, ModelSpec, Weights, formula};
 use mirage::ops::Ops;
 use mirage::ops::cases::largest_difference;
 use mirage::stages::StageSpec;
@@ -24,14 +24,16 @@ fn config(sampling: Sampling) -> StreamConfig {
         seed: 11,
         memory: MemoryConfig { frames: 2, every: 2, weight: 0.3 },
         blend: BlendRule::Fixed(0.8),
+        style: vec![],
+        history_timestep: None,
     }
 }
 
 fn reference(stages: &str) -> anyhow::Result<(Arc<dyn FrameNetwork>, Ops)> {
     let device = Device::Cpu;
     let ops = stages.parse::<StageSpec>()?.resolve(&device).install(&device)?;
-    let network = ModelSpec { base: 16 }.load(&ops, &Weights::formula(&device))?;
-    Ok((Arc::new(network), ops))
+    let network = ModelSpec::Reference { base: 16 }.load(&ops, &Weights::formula(&device))?;
+    Ok((network, ops))
 }
 
 fn clip(frames: usize, size: usize) -> anyhow::Result<Vec<Tensor>> {
@@ -120,8 +122,12 @@ impl FrameNetwork for Feedback {
         50
     }
 
-    fn call(&self, _: &Ops, x: &Tensor, _: f64, previous: &Tensor) -> mirage::Result<Tensor> {
-        Ok(((previous * 3.0)? + x)?)
+    fn condition(&self, _: &Ops, given: &Given<'_>) -> mirage::Result<Condition> {
+        Ok(Condition { planes: given.history[0].clone(), tokens: None, history_timestep: 0.0 })
+    }
+
+    fn call(&self, _: &Ops, x: &Tensor, _: f64, condition: &Condition) -> mirage::Result<Tensor> {
+        Ok(((&condition.planes * 3.0)? + x)?)
     }
 }
 

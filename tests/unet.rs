@@ -28,7 +28,7 @@ fn dims(value: &Value) -> Vec<usize> {
 fn calls() -> Vec<Call> {
     let device = &Device::Cpu;
     let file = SafetensorsFile::open(Path::new(FILE)).expect("the golden file is well formed");
-    let calls = file.metadata("calls").expect("the golden file says what was called");
+    let calls = file.texts().get("calls").expect("the golden file says what was called");
     let calls: serde_json::Map<String, Value> = serde_json::from_str(calls).expect("the calls are JSON");
     let given = |name: &str, shape: &Value| {
         let shape = dims(shape);
@@ -60,7 +60,7 @@ impl Call {
         let weights = Weights::formula(&Device::Cpu);
         let unet = UNet::load(ops, &weights.root(), &self.config).expect("the network loads");
         let stored = |t: &Tensor| t.to_dtype(ops.dtype).expect("a float type");
-        let y = unet.forward(ops, &stored(&self.sample), self.timestep, &stored(&self.context), self.class_label);
+        let y = unet.forward(ops, &stored(&self.sample), None, self.timestep, &stored(&self.context), self.class_label);
         y.and_then(|y| Ok(y.to_dtype(DType::F32)?)).expect("the network runs")
     }
 
@@ -114,7 +114,7 @@ fn what_it_does_not_take_is_refused_in_words() {
     let ops = Ops::reference(&Device::Cpu);
     let unet = UNet::load(&ops, &Weights::formula(&Device::Cpu).root(), &live.config).expect("the network loads");
     let refusal = |sample: &Tensor, context: &Tensor, label| {
-        unet.forward(&ops, sample, 1.0, context, label).expect_err("it must be refused").to_string()
+        unet.forward(&ops, sample, None, 1.0, context, label).expect_err("it must be refused").to_string()
     };
     let odd = live.sample.narrow(3, 0, 10).expect("a part");
     assert!(refusal(&odd, &live.context, Some(1.0)).contains("divide by 4"));

@@ -1,7 +1,7 @@
 //! `mirage eval`: one call and one sequence of the reference network on given inputs, to compare with the original.
 use super::options::{DeviceSpec, StageOptions, WeightsOption};
 use super::{Verdict, output};
-use crate::model::{ModelSpec, SafetensorsFile};
+use crate::model::{Reference, SafetensorsFile};
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Tensor};
 use clap::{Args, ValueEnum};
@@ -64,8 +64,7 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
         Ok(Tensor::from_vec(file.read_f32(name, shape)?, shape, &device)?.to_dtype(ops.dtype)?)
     };
     let (x, previous) = (input("x")?, input("previous")?);
-    let spec = ModelSpec { base: arguments.base_channels };
-    let network = spec.load(&ops, &arguments.weights.open(&device)?)?;
+    let network = Reference::checked(&ops, &arguments.weights.open(&device)?, arguments.base_channels)?;
     let step = network.forward(&ops, &x, STEP, &previous)?;
     let sequence = Tensor::stack(&network.sequence(&ops, &x, &previous)?, 0)?;
 

@@ -4,7 +4,7 @@ use super::options::{ModelOptions, Size, StageOptions};
 use crate::diffusion::{BetaSchedule, LCM_ORIGINAL_STEPS, Sampler};
 use crate::media::fit::{Fit, FitPlan, network_size};
 use crate::media::{self, FrameRate, FrameReader, FrameWriter, OpenOptions, OutputSpec, TestClip};
-use crate::model::FrameNetwork;
+use crate::model::{FrameNetwork, StyleMix};
 use crate::ops::Ops;
 use crate::ops::probe::Mode;
 use crate::stages::StageSet;
@@ -12,7 +12,6 @@ use crate::stream::{BlendRule, MemoryConfig, Sampling, Stream, StreamConfig, con
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -44,12 +43,15 @@ pub struct Arguments {
     /// Calls of the network for each frame.
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     steps: u16,
-    /// How much is redrawn, from 0 (the input as it is) to 1.
-    #[arg(long, default_value_t = 0.7, value_name = "SHARE")]
-    strength: f64,
-    /// How each frame is drawn.
-    #[arg(long, value_enum, default_value_t = SamplerName::Sequence)]
-    sampler: SamplerName,
+    /// How much is redrawn, from 0 (the input as it is) to 1; by default 1 for a network with styles, else 0.7.
+    #[arg(long, value_name = "SHARE")]
+    strength: Option<f64>,
+    /// The style of a network that has styles, or several with their shares: ink, or ink:0.6,neon:0.4.
+    #[arg(long, value_name = "STYLE")]
+    style: Option<StyleMix>,
+    /// How each frame is drawn; a network with styles has a way of its own.
+    #[arg(long, value_enum)]
+    sampler: Option<SamplerName>,
     /// How noise grows over the timesteps; read by every sampler but `sequence`.
     #[arg(long, value_enum, default_value_t = ScheduleName::Cosine)]
     schedule: ScheduleName,
@@ -69,12 +71,16 @@ pub struct Arguments {
     /// Stop after this many frames.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     frames: Option<u64>,
-    /// Share of each new frame in the output, from 0 to 1; the rest stays from the frame before.
-    #[arg(long, default_value_t = 0.8, value_name = "SHARE")]
-    blend: f64,
-    /// Past frames that the context memory keeps; 0 turns it off.
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    memory: u8,
+    /// Share of each new frame in the output, from 0 to 1; the rest stays from the frame before. By default 1 for a
+    /// network with styles, else 0.8.
+    #[arg(long, value_name = "SHARE")]
+    blend: Option<f64>,
+    /// Past frames that the context memory keeps; 0 turns it off. By default 4 for a network with styles, else 0.
+    #[arg(long, value_name = "N")]
+    memory: Option<u8>,
+    /// Show input and output side by side.
+    #[arg(long)]
+    compare: bool,
     /// Replace the output if it exists.
     #[arg(long)]
     force: bool,
@@ -119,7 +125,7 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
     let device = arguments.model.device.open()?;
     let (set, ops) = arguments.stages.install(&device)?;
     let mut reader = open(arguments)?;
-    let network: Arc<dyn FrameNetwork> = Arc::new(arguments.model.load(&ops)?);
+    let network = arguments.model.load(&ops)?;
 
     let source = (reader.info().width, reader.info().height);
     let requested = arguments.size.map(|s| (s.width, s.height));
@@ -129,14 +135,15 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
     let mut writer = media::create(
         &arguments.output,
         &OutputSpec {
-            width: output_size.0,
+            width: if arguments.compare { 2 * output_size.0 } else { output_size.0 },
             height: output_size.1,
             frame_rate: reader.info().frame_rate,
             force: arguments.force,
             audio_from: arguments.input.clone().filter(|_| reader.info().has_audio),
         },
     )?;
-    let mut stream = Stream::new(network, ops, config(arguments))?;
+    let (config, style_note) = config(arguments, &*network)?;
+    let mut stream = Stream::new(network, ops, config)?;
 
     let stop = stop_on_interrupt()?;
     let progress = Progress::new(arguments, reader.as_ref());
@@ -144,11 +151,11 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
         "{} with stages {set} on {}, drawing at {}x{}",
         arguments.model.model, arguments.model.device, target.0, target.1
     ));
-    if let Some(note) = writer.note() {
+    for note in style_note.as_deref().into_iter().chain(writer.note()) {
         progress.say(note);
     }
     let mut seconds = vec![];
-    let outcome = redraw(&mut *reader, &mut *writer, &mut stream, &plan, arguments.frames, stop, |time| {
+    let outcome = redraw(arguments, &mut *reader, &mut *writer, &mut stream, &plan, stop, |time| {
         seconds.push(time.as_secs_f64());
         progress.step();
     });
@@ -167,23 +174,27 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
 
 /// Frame after frame, until the input ends, enough are drawn or somebody stops it.
 fn redraw(
+    arguments: &Arguments,
     reader: &mut dyn FrameReader,
     writer: &mut dyn FrameWriter,
     stream: &mut Stream,
     plan: &FitPlan,
-    frames: Option<u64>,
     stop: &AtomicBool,
     mut done: impl FnMut(Duration),
 ) -> Result<()> {
     stream.ops().probe.set(Mode::Count);
     let rate = reader.info().frame_rate;
     let mut written = 0;
-    while !stop.load(Relaxed) && frames.is_none_or(|n| stream.frames() < n) {
+    while !stop.load(Relaxed) && arguments.frames.is_none_or(|n| stream.frames() < n) {
         let Some(frame) = reader.next_frame()? else { break };
         let begin = Instant::now();
-        let input = convert::to_tensor(&plan.apply(&frame)?, &stream.ops().device)?;
+        let fitted = plan.apply(&frame)?;
+        let input = convert::to_tensor(&fitted, &stream.ops().device)?;
         let drawn = convert::to_frame(&stream.step(&input)?, frame.timestamp)?;
-        let restored = plan.restore(&drawn)?;
+        let mut restored = plan.restore(&drawn)?;
+        if arguments.compare {
+            restored = plan.restore(&fitted)?.beside(&restored);
+        }
         let time = begin.elapsed();
         // a camera's frames come when they come: the last one stands until the clock asks for the next
         let due = if reader.dropped().is_some() { rate.frames_until(frame.timestamp) } else { written + 1 };
@@ -208,15 +219,45 @@ fn open(arguments: &Arguments) -> Result<Box<dyn FrameReader>> {
     }
 }
 
-fn config(arguments: &Arguments) -> StreamConfig {
-    StreamConfig {
-        sampling: sampling(arguments.sampler, arguments.schedule),
-        steps: arguments.steps.into(),
-        strength: arguments.strength,
-        seed: arguments.seed,
-        memory: MemoryConfig { frames: arguments.memory.into(), every: 8, weight: 0.2 },
-        blend: BlendRule::Fixed(arguments.blend),
-    }
+/// The stream's settings: a network with styles is run as it was trained unless something else is asked for.
+fn config(arguments: &Arguments, network: &dyn FrameNetwork) -> Result<(StreamConfig, Option<String>)> {
+    let restyling = network.restyling();
+    ensure!(
+        restyling.is_none() || arguments.sampler.is_none(),
+        "{} has a way of its own to draw a frame: leave out --sampler",
+        arguments.model.model
+    );
+    let styles = restyling.map_or(&[][..], |r| &r.styles);
+    // the first style is `none`
+    let usual = styles.get(1).map(|name| name.parse()).transpose()?;
+    let (style, note) = match arguments.style.clone().or(usual) {
+        Some(mix) => mix.resolve(styles)?,
+        None => (vec![], None),
+    };
+    let memory = arguments.memory.map(usize::from);
+    let config = match restyling {
+        Some(_) => StreamConfig {
+            sampling: Sampling::Restyle,
+            steps: arguments.steps.into(),
+            strength: arguments.strength.unwrap_or(1.0),
+            seed: arguments.seed,
+            memory: MemoryConfig { frames: memory.unwrap_or(4), every: 30, weight: 0.0 },
+            blend: BlendRule::Fixed(arguments.blend.unwrap_or(1.0)),
+            style,
+            history_timestep: None,
+        },
+        None => StreamConfig {
+            sampling: sampling(arguments.sampler.unwrap_or(SamplerName::Sequence), arguments.schedule),
+            steps: arguments.steps.into(),
+            strength: arguments.strength.unwrap_or(0.7),
+            seed: arguments.seed,
+            memory: MemoryConfig { frames: memory.unwrap_or(0), every: 8, weight: 0.2 },
+            blend: BlendRule::Fixed(arguments.blend.unwrap_or(0.8)),
+            style,
+            history_timestep: None,
+        },
+    };
+    Ok((config, note))
 }
 
 /// A flag that Ctrl-C, a polite kill and a closed terminal set.

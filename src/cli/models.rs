@@ -1,7 +1,7 @@
 //! `mirage models`: the networks that this build knows.
 use super::Verdict;
 use super::table::table;
-use crate::model::{ModelSpec, PRESETS};
+use crate::model::PRESETS;
 use anyhow::Result;
 use clap::Args;
 
@@ -31,7 +31,7 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
             Ok(Entry {
                 name: preset.name,
                 about: preset.about,
-                parameters: ModelSpec { base: preset.base }.parameter_count()?,
+                parameters: preset.spec.parameter_count()?,
                 weights: "by formula, in the program; --weights FILE for others",
                 licence: env!("CARGO_PKG_LICENSE"),
             })

@@ -1,5 +1,5 @@
 //! Options that several commands share: which network, on which device, through which stages.
-use crate::model::{ModelSpec, Reference, Weights};
+use crate::model::{FrameNetwork, ModelSpec, Weights};
 use crate::ops::Ops;
 use crate::stages::{StageSet, StageSpec};
 use crate::{Error, Result};
@@ -7,6 +7,7 @@ use candle_core::Device;
 use clap::Args;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// Which network to run, and on what.
 #[derive(Args, Clone, Debug)]
@@ -27,7 +28,7 @@ impl ModelOptions {
     ///
     /// # Errors
     /// Weights that cannot be read or do not fit.
-    pub fn load(&self, ops: &Ops) -> Result<Reference> {
+    pub fn load(&self, ops: &Ops) -> Result<Arc<dyn FrameNetwork>> {
         self.model.load(ops, &self.weights.open(&ops.device)?)
     }
 }

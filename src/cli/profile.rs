@@ -3,7 +3,7 @@ use super::options::{ModelOptions, Size, StageOptions};
 use super::table::table;
 use super::{Verdict, output};
 use crate::bench::{memory, trace::chrome_trace};
-use crate::model::formula;
+use crate::model::{call_alone, formula};
 use crate::ops::probe::{Mode, Record};
 use anyhow::Result;
 use candle_core::Tensor;
@@ -76,14 +76,14 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
         Ok(Tensor::from_vec(values, shape, &device)?.to_dtype(ops.dtype)?)
     };
     let (x, previous) = (input("input.x")?, input("input.previous")?);
-    network.forward(&ops, &x, 0.0, &previous)?;
+    call_alone(&*network, &ops, &x, 0.0, &previous)?;
     device.synchronize()?;
 
     let at_rest = memory::current();
     memory::reset_peak();
     ops.probe.set(Mode::Time);
     for _ in 0..arguments.calls {
-        network.forward(&ops, &x, 25.0, &previous)?;
+        call_alone(&*network, &ops, &x, 25.0, &previous)?;
     }
     let records = ops.probe.take_records();
     let activations = memory::peak().saturating_sub(at_rest);

@@ -30,6 +30,16 @@ pub struct FrameRate {
     pub denominator: u32,
 }
 
+impl Frame {
+    /// This picture on the left and another of the same size on the right.
+    pub fn beside(&self, other: &Self) -> Self {
+        let rows = |frame: &Self| 3 * frame.width as usize;
+        let pairs = self.rgb.chunks_exact(rows(self)).zip(other.rgb.chunks_exact(rows(other)));
+        let rgb = pairs.flat_map(|(left, right)| left.iter().chain(right).copied()).collect();
+        Self { width: self.width + other.width, rgb, ..*self }
+    }
+}
+
 impl FrameRate {
     /// What pictures without a clock of their own get: 24 frames a second.
     pub const DEFAULT: Self = Self { numerator: 24, denominator: 1 };
@@ -128,6 +138,14 @@ pub struct VideoInfo {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pictures_stand_side_by_side() {
+        let frame = |rgb: &[u8]| Frame { width: 1, height: 2, rgb: rgb.to_vec(), timestamp: Duration::ZERO };
+        let both = frame(&[1, 2, 3, 4, 5, 6]).beside(&frame(&[7, 8, 9, 10, 11, 12]));
+        assert_eq!((both.width, both.height), (2, 2));
+        assert_eq!(both.rgb, [1, 2, 3, 7, 8, 9, 4, 5, 6, 10, 11, 12]);
+    }
 
     #[test]
     fn rates_read_and_print() {

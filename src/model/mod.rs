@@ -1,22 +1,62 @@
 //! The networks, each reading like its paper: no Cargo feature, no branch on a number type, no stage.
 
 pub mod formula;
+pub mod live;
 pub mod reference;
 mod safetensors_file;
 mod spec;
+mod style;
 pub mod unet;
 pub mod weights;
 
+pub use live::Live;
+pub(crate) use live::memory_cells;
 pub use reference::Reference;
 pub use safetensors_file::SafetensorsFile;
 pub use spec::{ModelSpec, PRESETS, Preset};
+pub use style::StyleMix;
 pub use weights::{Parameter, Scope, Weights};
 
 use crate::Result;
 use crate::ops::Ops;
 use candle_core::Tensor;
 
-/// What a stream needs of a network: one call that redraws a frame, conditioned on the one drawn before.
+/// What a stream knows when it draws a frame.
+pub struct Given<'a> {
+    /// The input frame, `(batch, 3, height, width)`, values in [-1, 1].
+    pub frame: &'a Tensor,
+    /// The two frames drawn last, newest first, with the noise of `history_timestep` on them; all noise where there is none.
+    pub history: [&'a Tensor; 2],
+    /// How noisy the history is, as a timestep.
+    pub history_timestep: f64,
+    /// A weight for each of the network's styles; they sum to 1. Empty for a network without styles.
+    pub style: &'a [f64],
+    /// What the context memory holds, oldest first: for each kept frame `(batch, 16, 6)`, see [`crate::stream::Memory`].
+    pub memory: &'a [Tensor],
+}
+
+/// What a network makes of [`Given`], once for all calls of a frame.
+pub struct Condition {
+    /// Images that the network reads beside the sample, in the layout that it wants.
+    pub planes: Tensor,
+    /// Tokens for cross-attention, `(batch, n, width)`.
+    pub tokens: Option<Tensor>,
+    /// How noisy the history is, as a timestep.
+    pub history_timestep: f64,
+}
+
+/// How a network that was trained on streams wants to be run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Restyling {
+    /// Names of the styles; the first, `none`, leaves the input as it is.
+    pub styles: Vec<String>,
+    /// The noise that history is given, as a timestep.
+    pub history_timestep: usize,
+    /// Timesteps of a stream's first frame, which has to choose what later frames keep to.
+    pub first_frame: Vec<usize>,
+}
+
+/// What a stream needs of a network: calls that redraw a frame, conditioned on those drawn before.
 pub trait FrameNetwork: Send + Sync {
     /// Width and height must be multiples of this.
     fn multiple(&self) -> usize;
@@ -24,12 +64,45 @@ pub trait FrameNetwork: Send + Sync {
     fn usual_side(&self) -> usize;
     /// Timesteps of the diffusion process.
     fn timesteps(&self) -> usize;
-    /// One call: `x` and `previous` are `(batch, 3, height, width)`, values around [-1, 1], `timestep` lies in
-    /// `[0, timesteps)`; the result is the network's estimate of the frame itself, of the same shape.
+    /// How it was trained to be run; `None` for a network without styles.
+    fn restyling(&self) -> Option<&Restyling> {
+        None
+    }
+    /// Works out what all calls of a frame share.
     ///
     /// # Errors
     /// Shapes that the network does not take.
-    fn call(&self, ops: &Ops, x: &Tensor, timestep: f64, previous: &Tensor) -> Result<Tensor>;
+    fn condition(&self, ops: &Ops, given: &Given<'_>) -> Result<Condition>;
+    /// One call: `x` is `(batch, 3, height, width)`, values around [-1, 1], `timestep` lies in `[0, timesteps)`; the result
+    /// is the network's estimate of the frame itself, of the same shape.
+    ///
+    /// # Errors
+    /// Shapes that the network does not take.
+    fn call(&self, ops: &Ops, x: &Tensor, timestep: f64, condition: &Condition) -> Result<Tensor>;
+}
+
+/// One call with everything that it is conditioned on worked out anew: the frame is `x`, the history `previous`, the style
+/// the second where there are any. For measurement.
+///
+/// # Errors
+/// Shapes that the network does not take.
+pub fn call_alone(
+    network: &dyn FrameNetwork,
+    ops: &Ops,
+    x: &Tensor,
+    timestep: f64,
+    previous: &Tensor,
+) -> Result<Tensor> {
+    let restyling = network.restyling();
+    let styles = restyling.map_or(0, |r| r.styles.len());
+    let given = Given {
+        frame: x,
+        history: [previous; 2],
+        history_timestep: restyling.map_or(0.0, |r| r.history_timestep as f64),
+        style: &(0..styles).map(|i| if i == 1 { 1.0 } else { 0.0 }).collect::<Vec<_>>(),
+        memory: &[],
+    };
+    network.call(ops, x, timestep, &network.condition(ops, &given)?)
 }
 
 impl FrameNetwork for Reference {
@@ -45,7 +118,12 @@ impl FrameNetwork for Reference {
         reference::TIMESTEPS
     }
 
-    fn call(&self, ops: &Ops, x: &Tensor, timestep: f64, previous: &Tensor) -> Result<Tensor> {
-        self.forward(ops, x, timestep, previous)
+    fn condition(&self, _: &Ops, given: &Given<'_>) -> Result<Condition> {
+        let planes = given.history[0].clone();
+        Ok(Condition { planes, tokens: None, history_timestep: given.history_timestep })
+    }
+
+    fn call(&self, ops: &Ops, x: &Tensor, timestep: f64, condition: &Condition) -> Result<Tensor> {
+        self.forward(ops, x, timestep, &condition.planes)
     }
 }

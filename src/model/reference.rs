@@ -2,7 +2,7 @@
 //!
 //! Written from the description of `GPUStressTestModel` in the public project `toddllm/mirage-hello`; parameter names
 //! are those of its checkpoint. With 192 base channels it has 880,258,653 parameters.
-use super::weights::Scope;
+use super::weights::{Scope, Weights};
 use crate::ops::conv2d::Conv2dKernel;
 use crate::ops::layer_norm::LayerNormKernel;
 use crate::ops::linear::LinearKernel;
@@ -225,6 +225,15 @@ impl Reference {
                 HeavyConvBlock::load(ops, &w.pp("temporal_processor.2"), base, 3)?,
             ),
         })
+    }
+
+    /// Loads the network after comparing the weights with what it will ask for.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load); each misfit named.
+    pub fn checked(ops: &Ops, weights: &Weights, base: usize) -> Result<Self> {
+        weights.check(&super::ModelSpec::Reference { base }.parameters()?)?;
+        Self::load(ops, &weights.root(), base)
     }
 
     /// One call: `x` and `previous` are `(b, 3, h, w)`, `timestep` lies in `[0, 50)`; the result is `(b, 3, h, w)`.

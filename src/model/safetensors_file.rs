@@ -6,8 +6,10 @@ use memmap2::Mmap;
 use rayon::prelude::*;
 use safetensors::tensor::Metadata;
 use safetensors::{Dtype, SafeTensors};
+use std::collections::HashMap;
 use std::fmt::Write;
 use std::path::Path;
+use std::sync::LazyLock;
 
 /// How many names an error lists of each kind.
 const LISTED: usize = 20;
@@ -104,9 +106,10 @@ impl SafetensorsFile {
         self.metadata.info(name).map(|info| info.shape.as_slice())
     }
 
-    /// A text that the file holds beside its tensors.
-    pub fn metadata(&self, key: &str) -> Option<&str> {
-        self.metadata.metadata().as_ref()?.get(key).map(String::as_str)
+    /// The texts that the file holds beside its tensors.
+    pub fn texts(&self) -> &HashMap<String, String> {
+        static NONE: LazyLock<HashMap<String, String>> = LazyLock::new(HashMap::new);
+        self.metadata.metadata().as_ref().unwrap_or(&NONE)
     }
 
     /// The tensor `name`, widened to f32.

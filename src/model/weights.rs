@@ -3,6 +3,7 @@ use super::formula;
 use super::safetensors_file::SafetensorsFile;
 use crate::Result;
 use candle_core::{Device, Shape, Tensor};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -37,18 +38,28 @@ enum Source {
 /// A source of weights, which remembers what was asked of it.
 pub struct Weights {
     source: Source,
+    texts: HashMap<String, String>,
     device: Device,
     asked: Mutex<Vec<Parameter>>,
 }
 
 impl Weights {
     fn new(source: Source, device: &Device) -> Self {
-        Self { source, device: device.clone(), asked: Mutex::default() }
+        let texts = match &source {
+            Source::File(file) => file.texts().clone(),
+            Source::Shapes | Source::Formula => HashMap::new(),
+        };
+        Self { source, texts, device: device.clone(), asked: Mutex::default() }
     }
 
     /// Zeros that occupy no memory: for finding out what a network asks for.
     pub fn shapes() -> Self {
         Self::new(Source::Shapes, &Device::Cpu)
+    }
+
+    /// The same with the texts of another source, for a network whose sizes they say.
+    pub fn shapes_as_told_by(other: &Self) -> Self {
+        Self { texts: other.texts.clone(), ..Self::shapes() }
     }
 
     /// Pseudo-random weights by the reference network's formula: reproducible anywhere without a file.
@@ -71,6 +82,11 @@ impl Weights {
     /// Bytes that are not a well-formed safetensors file.
     pub fn bytes(bytes: Vec<u8>, name: &str, device: &Device) -> Result<Self> {
         Ok(Self::new(Source::File(SafetensorsFile::from_bytes(bytes, name)?), device))
+    }
+
+    /// A text that the file holds beside its tensors.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.texts.get(key).map(String::as_str)
     }
 
     /// The root of the names.

@@ -2,9 +2,9 @@
 use super::blend::BlendRule;
 use super::history::History;
 use super::memory::{Memory, MemoryConfig};
-use super::noise::Noise;
-use crate::diffusion::{BetaSchedule, NoiseSchedule, Plan, Prediction, Sampler, Settings};
-use crate::model::FrameNetwork;
+use super::noise::{FrameNoise, Noise};
+use crate::diffusion::{BetaSchedule, NoiseSchedule, Plan, Prediction, Sampler, Settings, Spacing, Start};
+use crate::model::{Condition, FrameNetwork, Given};
 use crate::ops::Ops;
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
@@ -18,6 +18,9 @@ pub enum Sampling {
     Sequence,
     /// Image to image by a diffusion sampler: noise is added to the frame as `strength` says and then removed.
     Diffusion(Sampler, BetaSchedule),
+    /// As a network with styles was trained: each frame from noise alone, by DDIM, conditioned on the input frame, on noised
+    /// history, on the memory and on the style; `strength` mixes the style with `none`.
+    Restyle,
 }
 
 /// What a stream is set to.
@@ -34,15 +37,48 @@ pub struct StreamConfig {
     pub memory: MemoryConfig,
     /// How a frame is mixed with the one before.
     pub blend: BlendRule,
+    /// For [`Sampling::Restyle`], a weight for each of the network's styles, which sum to 1; else empty.
+    pub style: Vec<f64>,
+    /// For [`Sampling::Restyle`], the noise that history is given, as a timestep; `None` is what the network was trained for.
+    pub history_timestep: Option<usize>,
 }
 
 /// Everything that passes from one frame to the next.
 struct State {
     /// Index of the frame that comes next.
     index: u64,
+    /// How many frames were drawn since the style was set.
+    since: u64,
     /// The frames drawn last, newest at the end.
     history: History<Tensor>,
     memory: Memory,
+}
+
+/// Frames of history that a network sees.
+const HISTORY: usize = 2;
+
+impl State {
+    fn new(memory: MemoryConfig) -> Self {
+        Self { index: 0, since: 0, history: History::new(HISTORY), memory: Memory::new(memory) }
+    }
+
+    /// Takes in what was drawn of a frame.
+    fn push(&mut self, frame: &Tensor, drawn: &Tensor) -> Result<()> {
+        self.memory.store(frame, drawn, self.since)?;
+        self.history.push(drawn.clone());
+        self.since += 1;
+        self.index += 1;
+        Ok(())
+    }
+}
+
+/// What [`Sampling::Restyle`] works out before the first frame.
+struct Restyle {
+    /// The steps of a frame without history, and of one with it.
+    plans: [Plan; 2],
+    /// Shares of signal and noise in the history that the network is given.
+    history: Start,
+    history_timestep: usize,
 }
 
 /// A network over time. Frames are `(batch, 3, height, width)` in f32, values in [-1, 1].
@@ -51,6 +87,7 @@ pub struct Stream {
     ops: Ops,
     config: StreamConfig,
     plan: Option<Plan>,
+    restyle: Option<Restyle>,
     state: State,
 }
 
@@ -77,8 +114,12 @@ impl Stream {
             }
             _ => None,
         };
-        let state = State { index: 0, history: History::new(1), memory: Memory::new(config.memory) };
-        Ok(Self { network, ops, config, plan, state })
+        let restyle = match config.sampling {
+            Sampling::Restyle => Some(restyle(&*network, &config)?),
+            _ => None,
+        };
+        let state = State::new(config.memory);
+        Ok(Self { network, ops, config, plan, restyle, state })
     }
 
     /// Redraws the next frame.
@@ -97,10 +138,8 @@ impl Stream {
                 previous.dims()
             )));
         }
-        let drawn = self.draw(frame, previous.as_ref(), &self.state.memory, self.state.index)?;
-        self.state.memory.store(&drawn, self.state.index)?;
-        self.state.history.push(drawn.clone());
-        self.state.index += 1;
+        let drawn = self.draw(frame, &self.state)?;
+        self.state.push(frame, &drawn)?;
         Ok(drawn.to_dtype(DType::F32)?)
     }
 
@@ -113,11 +152,11 @@ impl Stream {
     pub fn forward(&self, clip: &[Tensor]) -> Result<Vec<Tensor>> {
         let mut outputs: Vec<Tensor> = Vec::with_capacity(clip.len());
         for (i, frame) in clip.iter().enumerate() {
-            let mut memory = Memory::new(self.config.memory);
-            for (j, past) in outputs.iter().enumerate() {
-                memory.store(past, j as u64)?;
+            let mut state = State::new(self.config.memory);
+            for (past, drawn) in clip[..i].iter().zip(&outputs) {
+                state.push(past, drawn)?;
             }
-            outputs.push(self.draw(frame, outputs.last(), &memory, i as u64)?);
+            outputs.push(self.draw(frame, &state)?);
         }
         outputs.into_iter().map(|y| Ok(y.to_dtype(DType::F32)?)).collect()
     }
@@ -125,10 +164,28 @@ impl Stream {
     /// Back to the first frame.
     pub fn reset(&mut self) {
         // taken apart, so that a field added later cannot be forgotten here
-        let State { index, history, memory } = &mut self.state;
-        *index = 0;
+        let State { index, since, history, memory } = &mut self.state;
+        (*index, *since) = (0, 0);
         history.reset();
         *memory = Memory::new(self.config.memory);
+    }
+
+    /// Changes the weights of the styles from the next frame on. Where another style comes in, history and memory of the old
+    /// one are forgotten; a change of the shares of the same styles goes on from them.
+    ///
+    /// # Errors
+    /// Weights that are not one for each style, in [0, 1], with the sum 1.
+    pub fn restyle(&mut self, style: Vec<f64>) -> Result<()> {
+        check_style(&*self.network, &style)?;
+        // the first style is `none`, which is a part of every strength below 1
+        let others = |weights: &[f64]| weights.iter().skip(1).map(|w| *w > 0.0).collect::<Vec<_>>();
+        if others(&style) != others(&self.config.style) {
+            self.state.since = 0;
+            self.state.history.reset();
+            self.state.memory = Memory::new(self.config.memory);
+        }
+        self.config.style = style;
+        Ok(())
     }
 
     /// How many frames were drawn since the first.
@@ -142,18 +199,20 @@ impl Stream {
     }
 
     /// One frame, in the storage type of the stages.
-    fn draw(&self, frame: &Tensor, previous: Option<&Tensor>, memory: &Memory, index: u64) -> Result<Tensor> {
+    fn draw(&self, frame: &Tensor, state: &State) -> Result<Tensor> {
         let frame = &frame.to_dtype(self.ops.dtype)?;
         if self.config.strength == 0.0 {
             return Ok(frame.clone());
         }
+        let previous = state.history.newest();
         // the first frame has none before it: the input stands in
         let before = previous.unwrap_or(frame);
-        let drawn = match &self.plan {
-            None => self.sequence(frame, before)?,
-            Some(plan) => self.denoise(plan, frame, before, index)?,
+        let drawn = match (&self.plan, &self.restyle) {
+            (_, Some(restyle)) => self.restyled(restyle, frame, state)?,
+            (None, None) => self.sequence(frame, before)?,
+            (Some(plan), None) => self.image_to_image(plan, frame, before, state.index)?,
         };
-        let recalled = memory.recall(&self.ops, &drawn)?;
+        let recalled = state.memory.recall(&self.ops, &drawn)?;
         // what leaves the range once would be fed back for ever
         let bounded = self.config.blend.apply(&self.ops, &recalled, previous)?.clamp(-1f32, 1f32)?;
         Ok(bounded)
@@ -163,29 +222,116 @@ impl Stream {
         let spacing = self.network.timesteps() as f64 / self.config.steps as f64;
         let mut y = previous.clone();
         for i in 0..self.config.steps {
-            y = self.network.call(&self.ops, frame, i as f64 * spacing, &y)?;
+            let condition = self.network.condition(&self.ops, &without_style(frame, &y))?;
+            y = self.network.call(&self.ops, frame, i as f64 * spacing, &condition)?;
         }
         // strength as a share: this way of drawing adds no noise that could stand for it
         Ok((frame + ((y - frame)? * self.config.strength)?)?)
     }
 
-    fn denoise(&self, plan: &Plan, frame: &Tensor, previous: &Tensor, index: u64) -> Result<Tensor> {
+    fn image_to_image(&self, plan: &Plan, frame: &Tensor, previous: &Tensor, index: u64) -> Result<Tensor> {
         let mut noise = Noise::new(self.config.seed).frame(index);
-        let mut draw = || -> Result<Tensor> {
-            let mut values = vec![0f32; frame.elem_count()];
-            noise.fill(&mut values);
-            Ok(Tensor::from_vec(values, frame.shape(), frame.device())?.to_dtype(frame.dtype())?)
+        let start = ((frame * plan.start.signal)? + (gaussian(&mut noise, frame)? * plan.start.noise)?)?;
+        let condition = self.network.condition(&self.ops, &without_style(frame, previous))?;
+        self.denoise(plan, start, &condition, &mut noise)
+    }
+
+    fn restyled(&self, restyle: &Restyle, frame: &Tensor, state: &State) -> Result<Tensor> {
+        let mut noise = Noise::new(self.config.seed).frame(state.index);
+        let start = gaussian(&mut noise, frame)?;
+        let newest: Vec<&Tensor> = state.history.iter().rev().collect();
+        // before the second frame the first stands for both
+        let history = match newest[..] {
+            [] => None,
+            [one] => Some([one, one]),
+            [newer, older, ..] => Some([newer, older]),
         };
-        let (signal, deviation) = (plan.start.signal, plan.start.noise);
-        let mut x = ((frame * signal)? + (draw()? * deviation)?)?;
+        let mut noised = |past: Option<&Tensor>| -> Result<Tensor> {
+            let noise = gaussian(&mut noise, frame)?;
+            let Some(past) = past else { return Ok(noise) };
+            Ok(((past * restyle.history.signal)? + (noise * restyle.history.noise)?)?)
+        };
+        let images = [noised(history.map(|h| h[0]))?, noised(history.map(|h| h[1]))?];
+        let last = self.network.timesteps() - 1;
+        let given = Given {
+            frame,
+            history: [&images[0], &images[1]],
+            history_timestep: history.map_or(last, |_| restyle.history_timestep) as f64,
+            style: &mixed_with_none(&self.config.style, self.config.strength),
+            memory: &state.memory.cells(),
+        };
+        let condition = self.network.condition(&self.ops, &given)?;
+        self.denoise(&restyle.plans[usize::from(history.is_some())], start, &condition, &mut noise)
+    }
+
+    /// All steps of a frame, from its noisy start.
+    fn denoise(&self, plan: &Plan, start: Tensor, condition: &Condition, noise: &mut FrameNoise) -> Result<Tensor> {
+        let mut x = start;
         for step in &plan.steps {
             let input = if step.input_scale == 1.0 { x.clone() } else { (&x * step.input_scale)? };
-            let output = self.network.call(&self.ops, &input, step.timestep, previous)?;
-            let noise = if step.next_from_noise != 0.0 { Some(draw()?) } else { None };
+            let output = self.network.call(&self.ops, &input, step.timestep, condition)?;
+            let noise = if step.next_from_noise != 0.0 { Some(gaussian(noise, &x)?) } else { None };
             x = self.ops.sampler_step(&x, &output, noise.as_ref(), step)?;
         }
         Ok(x)
     }
+}
+
+/// Standard Gaussian noise shaped and stored as `like`.
+fn gaussian(noise: &mut FrameNoise, like: &Tensor) -> Result<Tensor> {
+    let mut values = vec![0f32; like.elem_count()];
+    noise.fill(&mut values);
+    Ok(Tensor::from_vec(values, like.shape(), like.device())?.to_dtype(like.dtype())?)
+}
+
+/// What a network without styles is given: the frame before, as it was drawn.
+fn without_style<'a>(frame: &'a Tensor, previous: &'a Tensor) -> Given<'a> {
+    Given { frame, history: [previous; 2], history_timestep: 0.0, style: &[], memory: &[] }
+}
+
+/// `strength` of the style, and the rest of the first, which leaves the input as it is.
+fn mixed_with_none(style: &[f64], strength: f64) -> Vec<f64> {
+    style.iter().enumerate().map(|(i, w)| w * strength + if i == 0 { 1.0 - strength } else { 0.0 }).collect()
+}
+
+fn check_style(network: &dyn FrameNetwork, style: &[f64]) -> Result<()> {
+    let Some(restyling) = network.restyling() else {
+        return Err(Error::Stream("this network has no styles".into()));
+    };
+    let sum: f64 = style.iter().sum();
+    if style.len() == restyling.styles.len()
+        && style.iter().all(|w| (0.0..=1.0).contains(w))
+        && (sum - 1.0).abs() < 1e-6
+    {
+        return Ok(());
+    }
+    Err(Error::Stream(format!(
+        "style weights {style:?} are not one for each of {}, from 0 to 1, with the sum 1",
+        restyling.styles.join(", ")
+    )))
+}
+
+fn restyle(network: &dyn FrameNetwork, config: &StreamConfig) -> Result<Restyle> {
+    check_style(network, &config.style)?;
+    let timesteps = network.timesteps();
+    let Some(restyling) = network.restyling() else {
+        return Err(Error::Stream("this network was not trained to restyle a stream: choose another sampler".into()));
+    };
+    let schedule = NoiseSchedule::new(BetaSchedule::Cosine, timesteps)?;
+    // evenly from the noisiest down: two of a thousand are 999 and 499
+    let even: Vec<usize> =
+        Spacing::Trailing.timesteps(config.steps, timesteps, 0)?.iter().map(|t| *t as usize).collect();
+    let through = |timesteps: &[usize]| Plan::through(&schedule, timesteps, 1.0);
+    let history_timestep = config.history_timestep.unwrap_or(restyling.history_timestep);
+    if history_timestep >= timesteps {
+        return Err(Error::Stream(format!("history timestep {history_timestep} is not below {timesteps}")));
+    }
+    let signal = schedule.alpha_bar(history_timestep);
+    Ok(Restyle {
+        plans: [through(&restyling.first_frame)?, through(&even)?],
+        history: Start { signal: signal.sqrt(), noise: (1.0 - signal).sqrt() },
+        history_timestep,
+    })
 }
 
 /// The sampler's steps for a network that estimates the frame itself.

@@ -1,9 +1,12 @@
 //! The context memory: features of past frames, read by attention, so that what left the picture can come back the same.
 //!
-//! A stored frame is cut into patches of 8x8 pixels; each patch's feature is its pixels with the mean taken off, scaled
-//! to length one. Reading is attention with one head: the patches of the current output are the queries, the stored
-//! features the keys, the stored patches the values. It needs no training and holds for any network that draws frames.
+//! It keeps the first frame of a stream for good, the anchor, and a ring of later ones. There are two ways to read it. A network
+//! trained on streams reads *cells*, the mean colours of a frame and of what was drawn of it, in its own cross-attention.
+//! Any other network is helped from outside by *patches*: a stored frame is cut into 8x8 pixels, each patch's feature is its
+//! pixels with the mean taken off, scaled to length one; the patches of the current output are the queries, the stored
+//! features the keys, the stored patches the values of an attention with one head. That needs no training.
 use crate::Result;
+use crate::model::memory_cells;
 use crate::ops::Ops;
 use crate::stream::history::History;
 use candle_core::{D, DType, Tensor};
@@ -18,57 +21,75 @@ const EPS: f64 = 1e-4;
 /// How the memory is kept and read.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MemoryConfig {
-    /// Frames that are kept; 0 turns the memory off.
+    /// Frames that are kept, the first among them; 0 turns the memory off.
     pub frames: usize,
     /// A frame is stored each time this many have gone by.
     pub every: usize,
-    /// How much of what was read goes into the output, in [0, 1].
+    /// How much of the patches that were read goes into the output, in [0, 1].
     pub weight: f64,
 }
 
 /// Features of past frames.
 pub struct Memory {
     config: MemoryConfig,
-    bank: History<Entry>,
+    anchor: Option<Entry>,
+    ring: History<Entry>,
 }
 
 #[derive(Clone)]
 struct Entry {
-    /// `(batch, patches, values)`, of length one.
-    keys: Tensor,
-    /// `(batch, patches, values)`.
-    patches: Tensor,
+    /// `(batch, 16, 6)`: mean RGB of the input, then of the output, in each cell of a 4x4 grid; in f32.
+    cells: Tensor,
+    /// Where patches are read: keys of length one and the patches themselves, `(batch, patches, values)`.
+    patches: Option<(Tensor, Tensor)>,
 }
 
 impl Memory {
     /// An empty memory.
     pub fn new(config: MemoryConfig) -> Self {
-        Self { config, bank: History::new(config.frames) }
+        Self { config, anchor: None, ring: History::new(config.frames.saturating_sub(1)) }
     }
 
-    /// Stores a frame, `(batch, channels, height, width)`, if its turn has come: frame 0 and each `every` after it.
-    pub fn store(&mut self, frame: &Tensor, index: u64) -> Result<()> {
+    /// Stores what was `drawn` of `frame`, both `(batch, 3, height, width)`, if its turn has come: frame 0 and each `every`
+    /// after it.
+    pub fn store(&mut self, frame: &Tensor, drawn: &Tensor, index: u64) -> Result<()> {
         if self.config.frames == 0 || !index.is_multiple_of(self.config.every.max(1) as u64) {
             return Ok(());
         }
-        let patches = cut(frame)?;
-        self.bank.push(Entry { keys: features(&patches)?, patches });
+        let patches = (self.config.weight > 0.0).then(|| -> Result<_> {
+            let patches = cut(drawn)?;
+            Ok((features(&patches)?, patches))
+        });
+        let entry = Entry { cells: memory_cells(frame, drawn)?, patches: patches.transpose()? };
+        if self.anchor.is_none() {
+            self.anchor = Some(entry);
+        } else {
+            self.ring.push(entry);
+        }
         Ok(())
+    }
+
+    /// The cells of every stored frame, oldest first.
+    pub fn cells(&self) -> Vec<Tensor> {
+        self.entries().map(|entry| entry.cells.clone()).collect()
+    }
+
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.anchor.iter().chain(self.ring.iter())
     }
 
     /// What the stored frames have for each patch of `frame`, mixed into it by the configured weight.
     pub fn recall(&self, ops: &Ops, frame: &Tensor) -> Result<Tensor> {
-        if self.bank.is_empty() || self.config.weight == 0.0 {
+        let stored: Vec<&(Tensor, Tensor)> = self.entries().filter_map(|entry| entry.patches.as_ref()).collect();
+        if stored.is_empty() {
             return Ok(frame.clone());
         }
         let (_, c, h, w) = frame.dims4()?;
-        let column = |part: fn(&Entry) -> &Tensor| {
-            let all: Vec<&Tensor> = self.bank.iter().map(part).collect();
-            Tensor::cat(&all, 1)?.unsqueeze(1) // (b, 1 head, frames * patches, values)
-        };
+        let keys: Vec<&Tensor> = stored.iter().map(|(keys, _)| keys).collect();
+        let values: Vec<&Tensor> = stored.iter().map(|(_, patches)| patches).collect();
+        let column = |all: &[&Tensor]| Tensor::cat(all, 1)?.unsqueeze(1); // (b, 1 head, frames * patches, values)
         let queries = features(&cut(frame)?)?.unsqueeze(1)?;
-        let read =
-            ops.attention("stream.memory", &queries, &column(|e| &e.keys)?, &column(|e| &e.patches)?, SHARPNESS)?;
+        let read = ops.attention("stream.memory", &queries, &column(&keys)?, &column(&values)?, SHARPNESS)?;
         let recalled = paste(&read.squeeze(1)?, c, h, w)?;
         Ok((frame + ((recalled - frame)? * self.config.weight)?)?)
     }
@@ -129,11 +150,27 @@ mod tests {
         let ops = Ops::reference(&Device::Cpu);
         let mut memory = Memory::new(CONFIG);
         for i in 0..6 {
-            memory.store(&noise(i), i).unwrap(); // 0 and 3 stay
+            memory.store(&noise(20 + i), &noise(i), i).unwrap(); // 0 and 3 stay
         }
-        assert_eq!(memory.bank.len(), 2);
+        assert_eq!(memory.entries().count(), 2);
         let damaged = (noise(3) + (noise(9) * 0.2).unwrap()).unwrap();
         let recalled = memory.recall(&ops, &damaged).unwrap();
         assert!(difference(&recalled, &noise(3)) < 0.1 * difference(&damaged, &noise(3)));
+    }
+
+    #[test]
+    fn the_first_frame_stays_and_cells_hold_means() {
+        let mut memory = Memory::new(MemoryConfig { every: 1, ..CONFIG });
+        let plane = |value: f32| Tensor::full(value, (1, 3, 16, 24), &Device::Cpu).unwrap();
+        for i in 0..5 {
+            memory.store(&plane(-0.5), &plane(0.1 * i as f32), i).unwrap();
+        }
+        let cells: Vec<Vec<Vec<f32>>> =
+            memory.cells().iter().map(|c| c.squeeze(0).unwrap().to_vec2().unwrap()).collect();
+        assert_eq!((cells.len(), cells[0].len()), (2, 16));
+        for (cells, drawn) in cells.iter().zip([0.0, 0.4]) {
+            let want = [-0.5, -0.5, -0.5, drawn, drawn, drawn];
+            assert!(cells.iter().flatten().zip(want.iter().cycle()).all(|(a, b)| (a - b).abs() < 1e-6), "{cells:?}");
+        }
     }
 }

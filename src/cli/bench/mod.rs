@@ -11,6 +11,7 @@ use crate::bench::report::{Build, Report, Row, Status, Work, machine};
 use crate::bench::statistics::MANY;
 use crate::bench::{chart, paced, peers, present};
 use crate::media::FrameRate;
+use crate::model::ModelSpec;
 use crate::stages::StageSpec;
 use crate::stream::pacing::SystemClock;
 use anyhow::{Context, Result, ensure};
@@ -215,8 +216,10 @@ fn peer(arguments: &Arguments, script: &Path) -> Command {
     if arguments.ops.is_some() {
         command.arg("--ops");
     }
+    if let ModelSpec::Reference { base } = arguments.model.model {
+        command.args(["--base", &base.to_string()]);
+    }
     for (name, value) in [
-        ("--base", arguments.model.model.base.to_string()),
         ("--width", arguments.size.width.to_string()),
         ("--height", arguments.size.height.to_string()),
         ("--batch", arguments.batch.to_string()),
@@ -304,7 +307,7 @@ fn run_paced_with(arguments: &Arguments, rate: FrameRate, stages: &StageSpec) ->
     let network = arguments.model.load(&ops)?;
     let [x, mut previous] = work::inputs(arguments, &ops)?;
     let mut frame = || -> Result<()> {
-        previous = work::sequence(&network, &ops, &x, &previous, arguments.steps, |_| ())?;
+        previous = work::sequence(&*network, &ops, &x, &previous, arguments.steps, |_| ())?;
         Ok(device.synchronize()?)
     };
     frame()?;

@@ -5,7 +5,7 @@ use crate::bench::executor::{Timed, measure};
 use crate::bench::memory;
 use crate::bench::report::{Row, Status};
 use crate::bench::statistics::Summary;
-use crate::model::{FrameNetwork, Reference};
+use crate::model::{FrameNetwork, call_alone};
 use crate::ops::Ops;
 use crate::ops::cases::largest_difference;
 use crate::ops::probe::Mode;
@@ -58,7 +58,7 @@ impl<'a> Bench<'a> {
     fn draw(&self, ops: &Ops) -> Result<Tensor> {
         let network = self.arguments.model.load(ops)?;
         let [x, previous] = seeded_inputs(self.arguments, ops, self.seed)?;
-        Ok(network.call(ops, &x, 25.0, &previous)?.to_dtype(DType::F32)?)
+        Ok(call_alone(&*network, ops, &x, 25.0, &previous)?.to_dtype(DType::F32)?)
     }
 
     /// Share of the largest magnitude.
@@ -80,7 +80,7 @@ impl<'a> Bench<'a> {
 
         let inputs = seeded_inputs(self.arguments, &ops, self.seed)?;
         ops.probe.set(Mode::Count);
-        let error = self.error(&network.call(&ops, &inputs[0], 25.0, &inputs[1])?.to_dtype(DType::F32)?)?;
+        let error = self.error(&call_alone(&*network, &ops, &inputs[0], 25.0, &inputs[1])?.to_dtype(DType::F32)?)?;
         let counts = ops.probe.counts();
         ops.probe.set(Mode::Off);
         let allowed = ROUNDING + if ops.dtype == DType::F32 { 0.0 } else { 2.0 * self.half_error };
@@ -99,7 +99,7 @@ impl<'a> Bench<'a> {
 
         let at_rest = memory::current();
         memory::reset_peak();
-        let (calls, timings) = self.time(&network, &ops, &inputs)?;
+        let (calls, timings) = self.time(&*network, &ops, &inputs)?;
         let activations = memory::peak().saturating_sub(at_rest) as u64;
         let sequence = Summary::new(&timings);
         Ok(Row {
@@ -118,7 +118,7 @@ impl<'a> Bench<'a> {
     }
 
     /// Milliseconds of every counted call and of every counted sequence.
-    fn time(&self, network: &Reference, ops: &Ops, [x, previous]: &[Tensor; 2]) -> Result<(Vec<f64>, Vec<f64>)> {
+    fn time(&self, network: &dyn FrameNetwork, ops: &Ops, [x, previous]: &[Tensor; 2]) -> Result<(Vec<f64>, Vec<f64>)> {
         let plan = plan(self.arguments);
         let calls = RefCell::new(vec![]);
         let mut work = Timed(|| {
@@ -138,7 +138,7 @@ impl<'a> Bench<'a> {
 
 /// Calls at evenly spaced timesteps, each feeding its output to the next; `done` after each, the device synchronised.
 pub fn sequence(
-    network: &Reference,
+    network: &dyn FrameNetwork,
     ops: &Ops,
     x: &Tensor,
     previous: &Tensor,
@@ -148,7 +148,7 @@ pub fn sequence(
     let spacing = network.timesteps() as f64 / f64::from(steps);
     let mut y = previous.clone();
     for i in 0..steps {
-        y = network.call(ops, x, f64::from(i) * spacing, &y)?;
+        y = call_alone(network, ops, x, f64::from(i) * spacing, &y)?;
         ops.device.synchronize()?;
         done(&y);
     }

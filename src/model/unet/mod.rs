@@ -11,7 +11,7 @@ pub use config::{ClassEmbedType, DownBlockType, MidBlockType, PerLevel, UNetConf
 use crate::model::Scope;
 use crate::ops::conv2d::Conv2dKernel;
 use crate::ops::group_norm::GroupNormKernel;
-use crate::ops::{Activation, Layer, Ops};
+use crate::ops::{Activation, Conv2dInput, Layer, Ops};
 use crate::{Error, Result};
 use candle_core::Tensor;
 use embedding::{TimestepEmbedding, sinusoidal};
@@ -115,7 +115,7 @@ impl UNet {
         })
     }
 
-    /// One call: `sample` is `(b, in_channels, h, w)`, `context` the conditioning tokens, `(b, n, cross_attention_dim)`,
+    /// One call: `sample` is `(b, in_channels, h, w)`, or its first channels where `rest` holds the others; `context` the conditioning tokens, `(b, n, cross_attention_dim)`,
     /// `class_label` the second timestep of networks that take one; the result is `(b, out_channels, h, w)`.
     ///
     /// # Errors
@@ -124,15 +124,17 @@ impl UNet {
         &self,
         ops: &Ops,
         sample: &Tensor,
+        rest: Option<&Tensor>,
         timestep: f64,
         context: &Tensor,
         class_label: Option<f64>,
     ) -> Result<Tensor> {
-        self.check(sample, context)?;
+        self.check(sample, rest, context)?;
         let time = self.embed(ops, timestep, class_label)?;
-        let sample = if self.config.center_input_sample { &((sample * 2.0)? - 1.0)? } else { sample };
+        let centre = |t: &Tensor| if self.config.center_input_sample { (t * 2.0)? - 1.0 } else { Ok(t.clone()) };
+        let (sample, rest) = (centre(sample)?, rest.map(centre).transpose()?);
 
-        let mut x = ops.conv2d(&self.conv_in, sample)?;
+        let mut x = ops.conv2d(&self.conv_in, Conv2dInput { skip: rest.as_ref(), ..(&sample).into() })?;
         let mut skips = vec![x.clone()];
         for level in &self.down {
             for (resnet, transformer) in &level.blocks {
@@ -179,10 +181,11 @@ impl UNet {
         Ok(sum.silu()?)
     }
 
-    fn check(&self, sample: &Tensor, context: &Tensor) -> Result<()> {
+    fn check(&self, sample: &Tensor, rest: Option<&Tensor>, context: &Tensor) -> Result<()> {
         let (c, multiple) = (&self.config, self.config.multiple());
+        let more = rest.map_or(Ok(0), |rest| rest.dim(1))?;
         let sample_fits = matches!(sample.dims(), [_, channels, h, w]
-            if *channels == c.in_channels && h * w > 0 && h % multiple == 0 && w % multiple == 0);
+            if channels + more == c.in_channels && h * w > 0 && h % multiple == 0 && w % multiple == 0);
         let context_fits = matches!((sample.dims(), context.dims()), ([b, ..], [batch, n, width])
             if b == batch && *n > 0 && *width == c.cross_attention_dim);
         if sample_fits && context_fits {
