@@ -55,6 +55,7 @@ class LiveModel(torch.nn.Module):
     def __init__(self, styles):
         super().__init__()
         self.styles = list(styles)
+        self.half = False  # run the network itself in bfloat16, as training on a GPU does
         self.unet = UNet2DConditionModel.from_config(CONFIG)
         width = CONFIG["cross_attention_dim"]
         self.style_tokens = torch.nn.Parameter(torch.randn(len(self.styles), STYLE_TOKENS, width) * 0.5)
@@ -75,8 +76,9 @@ class LiveModel(torch.nn.Module):
         """The clean frame behind `noisy` at `t` (b,), given the input and both previous outputs noised at `h` (b,)."""
         stack = torch.cat([F.pixel_unshuffle(x, BLOCK) for x in (noisy, frame, newer, older)], 1)
         stack = stack.contiguous(memory_format=torch.channels_last)
-        out = self.unet(stack, t, encoder_hidden_states=tokens, class_labels=h, return_dict=False)[0]
-        return F.pixel_shuffle(out, BLOCK)
+        with torch.autocast(stack.device.type, torch.bfloat16, enabled=self.half):
+            out = self.unet(stack, t, encoder_hidden_states=tokens, class_labels=h, return_dict=False)[0]
+        return F.pixel_shuffle(out.float(), BLOCK)
 
     def ddim(self, noisy, clean, t, to):
         """One deterministic step (DDIM) from timestep `t` to `to`, both (b,), given the predicted clean frame."""
@@ -89,7 +91,7 @@ class LiveModel(torch.nn.Module):
         x = noise
         for i, time in enumerate(times):
             t = torch.full((len(x),), time, device=x.device)
-            clean = self(x, t, frame, newer, older, h, tokens).float().clamp(-1, 1)
+            clean = self(x, t, frame, newer, older, h, tokens).clamp(-1, 1)
             if i + 1 < len(times):
                 x = self.ddim(x, clean, t, torch.full_like(t, times[i + 1]))
         return clean

@@ -46,10 +46,10 @@ def pack(root, target):
                 archive.writestr(zipfile.ZipInfo(f"{number:03d}-{stem}-{i}.jpg"), out.getvalue())
 
 
-def read(path, limit=None):
+def read(path):
     """All tiles as one tensor (tiles, 3, TILE, TILE) of bytes."""
     with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()[:limit]
+        names = archive.namelist()
         tiles = [np.array(Image.open(io.BytesIO(archive.read(name))).convert("RGB")) for name in names]
     return torch.from_numpy(np.stack(tiles)).permute(0, 3, 1, 2).contiguous()
 
