@@ -54,15 +54,18 @@ def motion(newer, older):
     a, b = luma(newer), luma(older)
     h, w = a.shape[-2:]
     padded = F.pad(b, (REACH,) * 4, mode="replicate")
-    best = torch.full_like(a, 1e9)
-    dx, dy = torch.zeros_like(a), torch.zeros_like(a)
+
+    def cost(x, y):
+        moved = padded[..., REACH + y : REACH + y + h, REACH + x : REACH + x + w]
+        return F.avg_pool2d((a - moved) ** 2, 9, 1, 4, count_include_pad=False)
+
+    # Motion has to beat standing still clearly, or noise on a plain wall would count as motion.
+    best, dx, dy = 0.7 * cost(0, 0), torch.zeros_like(a), torch.zeros_like(a)
     for y in range(-REACH, REACH + 1):
         for x in range(-REACH, REACH + 1):
-            moved = padded[..., REACH + y : REACH + y + h, REACH + x : REACH + x + w]
-            cost = F.avg_pool2d((a - moved) ** 2, 9, 1, 4, count_include_pad=False)
-            cost = cost + 1e-5 * (x * x + y * y)  # where nothing tells, nothing moved
-            better = cost < best
-            best = torch.where(better, cost, best)
+            moved = cost(x, y)
+            better = moved < best
+            best = torch.where(better, moved, best)
             dx, dy = torch.where(better, float(x), dx), torch.where(better, float(y), dy)
     ys = torch.arange(h).view(h, 1).expand(h, w) + dy[0, 0]
     xs = torch.arange(w).view(1, w).expand(h, w) + dx[0, 0]

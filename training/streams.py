@@ -13,7 +13,7 @@ from scenes import Scenes
 from teacher import PALETTE_COUNT, PHASES, STYLES, teach
 
 RING = 3
-LIFE = 90  # frames, on average
+LIFE = 120  # frames, on average
 RESTART_EVERY = 6
 REWEIGH = 1 / 60  # chance per frame that the viewer moves the strength or the mix
 
@@ -118,6 +118,7 @@ class Streams:
         self.own = torch.stack([drawn, self.own[:, 0]], 1)
         self.taught = torch.stack([self.target, self.taught[:, 0]], 1)
         # Each stream writes its ring now and then, in turn, so that entries of several ages stand in it.
-        rows = torch.arange(self.steps % 8, len(drawn), 8, device=self.device)
+        turn = (torch.arange(len(drawn), device=self.device) + self.steps) % 8
+        rows = (turn == 0).nonzero().squeeze(1)
         slot = 1 + (self.steps // 8) % RING
         self.memory[rows, slot] = memory_cells(self.frame[rows], drawn[rows])

@@ -32,7 +32,7 @@ HISTORY_NOISE = 100  # the level that the engine uses
 # frame looks like far from its border. plan: minutes of each stage; after the last one the last goes on.
 PROFILES = {
     "h100": {
-        "sizes": [(64, 64, 512, 0.5), (128, 128, 128, 0.35), (144, 256, 56, 0.15)],
+        "sizes": [(64, 64, 768, 0.5), (128, 128, 192, 0.35), (144, 256, 84, 0.15)],
         "plan": {"forcing": 42.0, "rollout": 25.0, "fewstep": 17.0},
         "rate": 1e-3, "average": 0.9995, "half": True, "evaluate": 4.0,
     },
@@ -156,7 +156,8 @@ def train_step(model, streams, stage):
     frame, target = streams.next()
     n, device = len(frame), frame.device
     share, lengths = ON_POLICY[stage]
-    on_policy = torch.rand(n, device=device) < share
+    # Always the same streams, so that a rollout lasts as long as its stream and no easy frame mends it in between.
+    on_policy = torch.arange(n, device=device) < share * n
     newer, older, h, first = draw_history(streams, on_policy, model)
     tokens = model.tokens(streams.weights, draw_memory(streams))
     t = draw_times(n, first, device)
@@ -214,7 +215,6 @@ def main():
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--seed", default=2026, type=int)
     options = parser.parse_args()
-    started = saved = time.monotonic()
     profile, device = PROFILES[options.profile], torch.device(options.device)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
@@ -244,18 +244,20 @@ def main():
     def write(**entry):
         log.write(json.dumps({"step": step, "minutes": round(minutes, 3), **entry}) + "\n")
 
-    sums, count, samples, evaluated = {}, 0, 0, before
+    sums, count, samples = {}, 0, 0
+    minutes = evaluated = saved = before
+    clock = time.monotonic()
     while True:
-        now = time.monotonic()
-        minutes = before + (now - started) / 60
-        over = now - started > options.minutes * 60
-        due = minutes - evaluated >= profile["evaluate"]
+        # A process that was stopped for a while has not trained meanwhile.
+        minutes += min(time.monotonic() - clock, 60.0) / 60
+        clock = time.monotonic()
+        over, due = minutes - before >= options.minutes, minutes - evaluated >= profile["evaluate"]
         if over or due:
             evaluated = minutes
             average.eval()
             write(psnr=evaluate(average, photographs, options.out / f"sheet-{step:07d}.png"))
-        if over or due or now - saved > 240:
-            saved = now
+        if over or due or minutes - saved >= 4:
+            saved = minutes
             content = {"model": model.state_dict(), "average": average.state_dict(), "step": step, "minutes": minutes}
             save(state_path, {**content, "optimiser": optimiser.state_dict()})
             average.save(options.out / "live.part")
