@@ -1,7 +1,7 @@
 """Small image filters of a few pixels' reach, from which the teacher's styles are made.
 
-All of them take (batch, channels, height, width) in [0, 1], keep the size, repeat the border outwards, and reach at most
-24 pixels, so that a convolutional network can learn what they do and their scale is the same at every frame size.
+All of them take (batch, channels, height, width) in [0, 1], keep the size, repeat the border outwards, and reach no
+further than 24 pixels, so that a convolutional network can learn what they do, at the same scale for every frame size.
 """
 
 import functools
@@ -94,9 +94,3 @@ def ramp(tone, colours):
 def colour(colours, index):
     """One palette colour as (b, 3, 1, 1)."""
     return colours[:, index].unsqueeze(-1).unsqueeze(-1)
-
-
-def saturate(x, amount):
-    """Colour strength times `amount` around each pixel's own brightness."""
-    grey = luma(x)
-    return grey + (x - grey) * amount

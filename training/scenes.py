@@ -149,7 +149,6 @@ class Scenes:
 
     def _draw_at(self, state, time):
         h, w = self.size
-        n = len(time)
 
         def swing(name):
             wave = state[name]
@@ -190,7 +189,8 @@ class Scenes:
             grain = some["grain"].view(each)
             px, py = some["patch"][:, 0].view(each) + dx * grain, some["patch"][:, 1].view(each) + dy * grain
             texture = self.photographs.sample(some["texture"], px, py, some["grain"])
-            texture = torch.lerp(texture, some["paint"][..., None, None].expand_as(texture), some["plain"].view(-1, 1, 1, 1))
+            paint = some["paint"][..., None, None].expand_as(texture)
+            texture = torch.lerp(texture, paint, some["plain"].view(-1, 1, 1, 1))
             out[rows] = torch.lerp(out[rows], texture, mask)
         exposure = torch.exp(state["gain"] + swing("exposure")).view(-1, 1, 1, 1)
         light = exposure * torch.exp(state["balance"])[..., None, None]

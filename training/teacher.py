@@ -10,9 +10,7 @@ import math
 
 import torch
 
-from filters import (
-    blur, colour, gradient, line_average, luma, mix, ramp, saturate, shift, shift_each, smoothstep,
-)
+from filters import blur, colour, gradient, line_average, luma, mix, ramp, shift, shift_each, smoothstep
 from palettes import PALETTES
 
 PHASES = 4
