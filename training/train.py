@@ -35,9 +35,9 @@ PROFILES = {
         "rate": 1e-3, "average": 0.9995, "half": True, "evaluate": 4.0,
     },
     "cpu": {
-        "sizes": [(64, 64, 32, 0.75), (128, 128, 8, 0.25)],
+        "sizes": [(64, 64, 16, 0.7), (128, 128, 4, 0.3)],
         "plan": {"forcing": 180.0, "rollout": 120.0, "fewstep": 120.0},
-        "rate": 6e-4, "average": 0.999, "half": False, "evaluate": 15.0,
+        "rate": 8e-4, "average": 0.999, "half": False, "evaluate": 15.0,
     },
 }
 # Share of the streams that are sampled as the engine samples them, by stage, and in how many steps.
