@@ -6,6 +6,7 @@ import unittest
 
 import torch
 
+import checkpoint
 from live import LiveModel, Stream, step_times
 from streams import draw_weights
 from teacher import DRAW, PALETTE_COUNT, PHASES, STYLES, palette_table, teach
@@ -85,6 +86,24 @@ class Model(unittest.TestCase):
         self.assertEqual(x.shape, frame.shape)
         self.assertLess(float((x - y).abs().max()), 0.05)
         self.assertEqual(step_times(2), [999, 499])
+
+    def test_resume(self):
+        """A run put back from its files goes on with the weights, Adam's variance and the count that it had."""
+        model = LiveModel(STYLES)
+        optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        frame, t = torch.rand(1, 3, 32, 32), torch.tensor([500])
+        weights = torch.eye(len(STYLES))[:1]
+        model(frame, t, frame, frame, frame, t, model.tokens(weights)).square().mean().backward()
+        optimiser.step()
+        again = LiveModel(STYLES)
+        resumed = torch.optim.AdamW(again.parameters(), lr=1e-3)
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoint.save(pathlib.Path(folder), model, model, optimiser, 7, 1.5)
+            self.assertEqual(checkpoint.load(pathlib.Path(folder), again, LiveModel(STYLES), resumed), (7, 1.5))
+        a, b = model.unet.conv_in.weight, again.unet.conv_in.weight
+        self.assertLess(float((a - b).abs().max()), 1e-3)
+        a, b = optimiser.state[a]["exp_avg_sq"], resumed.state[b]["exp_avg_sq"]
+        self.assertLess(float((a - b).abs().max()), 0.01 * float(a.max()))
 
     def test_weights_sum_to_one(self):
         weights = draw_weights(500, torch.Generator().manual_seed(0))

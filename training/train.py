@@ -4,20 +4,21 @@
 
 A run stops after `--minutes` and leaves everything needed to go on with `--resume`. Which stage it is in follows from
 the minutes trained so far and the profile's plan, so the whole recipe is the same command over and over. It writes
-`live.safetensors` (averaged weights, the engine's checkpoint), `state.pt`, `log.jsonl` and a sheet per evaluation.
+`live.safetensors` (averaged weights, the engine's checkpoint) and what `checkpoint.py` tells, `log.jsonl`, and a
+sheet of input, teacher, model and a stream's first frame per evaluation.
 """
 
 import argparse
 import copy
 import json
 import math
-import os
 import pathlib
 import random
 import time
 
 import torch
 
+import checkpoint
 import photos
 from live import LiveModel, Stream
 from objective import train_step
@@ -32,7 +33,7 @@ PROFILES = {
     "h100": {
         "sizes": [(64, 64, 768, 0.5), (128, 128, 192, 0.35), (144, 256, 84, 0.15)],
         "plan": {"forcing": 42.0, "rollout": 25.0, "fewstep": 17.0},
-        "rate": 1e-3, "average": 0.9995, "half": True, "evaluate": 4.0,
+        "rate": 1e-3, "average": 0.9995, "half": True, "evaluate": 10.0,
     },
     "cpu": {
         "sizes": [(64, 64, 16, 0.7), (128, 128, 4, 0.3)],
@@ -83,12 +84,6 @@ def evaluate(model, photographs, sheet, frames=24):
     return dict(zip(STYLES, (round(x, 2) for x in (10 * torch.log10(4 / error)).tolist())))
 
 
-def save(path, content):
-    """Write so that a run cut short leaves the old file or the new one."""
-    torch.save(content, path.with_suffix(".part"))
-    os.replace(path.with_suffix(".part"), path)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", default="photos/photos.zip")
@@ -108,13 +103,7 @@ def main():
     model.half = profile["half"]
     average = copy.deepcopy(model).requires_grad_(False)
     optimiser = torch.optim.AdamW(model.parameters(), lr=profile["rate"], betas=(0.9, 0.99), weight_decay=1e-3)
-    step, before, state_path = 0, 0.0, options.out / "state.pt"
-    if options.resume and state_path.exists():
-        state = torch.load(state_path, map_location=device)
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-        step, before = state["step"], state["minutes"]
+    step, before = checkpoint.load(options.out, model, average, optimiser) if options.resume else (0, 0.0)
     # Data goes on from another seed after each resume, or the recipe would see its first minutes again and again.
     seed = options.seed + step
     random.seed(seed)
@@ -141,10 +130,7 @@ def main():
             write(psnr=evaluate(average, photographs, options.out / f"sheet-{step:07d}.png"))
         if over or due or minutes - saved >= 4:
             saved = minutes
-            content = {"model": model.state_dict(), "average": average.state_dict(), "step": step, "minutes": minutes}
-            save(state_path, {**content, "optimiser": optimiser.state_dict()})
-            average.save(options.out / "live.part")
-            os.replace(options.out / "live.part", options.out / "live.safetensors")
+            checkpoint.save(options.out, model, average, optimiser, step, minutes)
         if over:
             return
         stage, rate = stage_at(profile["plan"], minutes), rate_at(profile, minutes, step)
