@@ -1,8 +1,9 @@
 """What a run leaves behind and the next goes on from, small enough to travel between machines: 35 MB in all.
 
 `live.safetensors` holds the averaged weights and is the engine's checkpoint; `model.safetensors` the weights in
-training, both f16; `variance.safetensors` Adam's second moments in bfloat16, which has their range; `progress.json` how far it
-is. Rounding the weights once a run is far below what one step changes. Adam's first moments build up again in ten steps.
+training, both f16; `variance.safetensors` Adam's second moments in bfloat16, which has their range; `progress.json` how
+far it is. Rounding the weights once a run is far below what one step changes, and Adam's first moments build up again
+in ten steps.
 """
 
 import json

@@ -1,5 +1,6 @@
 #!/bin/sh
 # Downloads the Debian packages that hold the photographs and unpacks them, without installing, into training/photos/.
+# PYTHON is the interpreter that has the packages of requirements.txt, python3 by default.
 set -eu
 cd "$(dirname "$0")"
 mkdir -p photos/packages
@@ -9,4 +10,4 @@ for package in *.deb; do
     dpkg-deb -x "$package" ../unpacked
 done
 cd ../..
-python3 photos.py photos/unpacked photos/photos.zip
+"${PYTHON:-python3}" photos.py photos/unpacked photos/photos.zip
