@@ -1,0 +1,128 @@
+"""What one training step asks of the network: timesteps, history, memory, sampled inputs, and the loss."""
+
+import math
+import random
+
+import torch
+import torch.nn.functional as F
+
+from live import FIRST_FRAME_TIMES, NO_HISTORY, step_times
+from streams import corrupted
+
+HISTORY_NOISE = 100  # the level that the engine uses
+
+
+def draw_times(n, first, device):
+    """Timesteps of the current frame, independent of the history's (diffusion forcing).
+
+    Where there is no history, the palette is still open and is decided at very high noise, so most draws lie there and
+    on the first frame's steps. Elsewhere the steps that sampling will use get most of the draws.
+    """
+    u, pick = torch.rand(n, device=device), torch.rand(n, device=device)
+    near_top = (999 - 1000 * u**2.5).clamp(0, 999).long()
+    listed = torch.tensor(FIRST_FRAME_TIMES, device=device)[torch.randint(len(FIRST_FRAME_TIMES), (n,), device=device)]
+    opening = torch.where(pick < 0.4, listed, near_top)
+    grid = torch.tensor([999, 999, 499, 749, 249], device=device)[torch.randint(5, (n,), device=device)]
+    later = torch.where(pick < 0.6, grid, (1000 * u).long())
+    return torch.where(first, opening, later)
+
+
+def draw_history(streams, on_policy, model):
+    """The two previous outputs as the network will see them, with their noise level: (newer, older, h, first).
+
+    h = 999: dropped. h = 0: the teacher's clean frames only, never anything else, which is the trusting variant that
+    has to drift. Between: the network's own outputs, or the teacher's, more corrupted the higher h is.
+    """
+    n, device = len(streams.own), streams.device
+    kind = torch.rand(n, device=device)
+    first, clean = ~on_policy & (kind < 0.16), ~on_policy & (kind >= 0.16) & (kind < 0.26)
+    spread = torch.exp(torch.empty(n, device=device).uniform_(math.log(15), math.log(700))).long()
+    h = torch.where(torch.rand(n, device=device) < torch.where(on_policy, 0.8, 0.3), HISTORY_NOISE, spread)
+    h = torch.where(clean, 0, torch.where(first, NO_HISTORY, h))
+    own = on_policy | (torch.rand(n, device=device) < 0.5)
+    noise_share = (1 - model.alphas[h]).sqrt()
+    damaged = corrupted(streams.taught, torch.where(torch.rand(n, device=device) < 0.7, noise_share, 0.0))
+    past = torch.where(own.view(-1, 1, 1, 1, 1), streams.own, damaged)
+    past = torch.where(clean.view(-1, 1, 1, 1, 1), streams.taught, past)
+    # A stream's second frame has only one behind it, which then stands for both.
+    lone = torch.rand(n, device=device) < 0.06
+    older = torch.where(lone.view(-1, 1, 1, 1), past[:, 0], past[:, 1])
+    newer, older = (model.noised(x, h, torch.randn_like(x)) for x in (past[:, 0], older))
+    return newer, older, h, first
+
+
+def draw_memory(streams):
+    """The memory's cells for this step, (b, 16 * entries, 6) or none; the same number of entries for all streams."""
+    entries = random.choices(range(streams.memory.shape[1] + 1), [0.3, 0.2, 0.15, 0.15, 0.2])[0]
+    if entries == 0:
+        return None
+    cells = streams.memory[:, :entries].flatten(1, 2)
+    return cells + 0.03 * torch.randn_like(cells)
+
+
+@torch.no_grad()
+def sampled_noise(model, rows, counts, frame, newer, older, h, tokens):
+    """Inputs as sampling itself reaches them: each row of `rows` is `counts` steps long and stops at a random step.
+
+    Returns the noisy frames of those rows and their timesteps, for the network to be trained at.
+    """
+    noise = torch.randn_like(frame[rows])
+    noisy, times = noise.clone(), torch.full((len(rows),), 999, device=frame.device)
+    stops = [random.randrange(count) for count in counts]
+    for step in range(max(stops, default=0)):
+        some = torch.tensor([i for i, stop in enumerate(stops) if stop > step], device=frame.device)
+        to = torch.tensor([step_times(counts[i])[step + 1] for i in some.tolist()], device=frame.device)
+        at = rows[some]
+        clean = model(noisy[some], times[some], frame[at], newer[at], older[at], h[at], tokens[at]).clamp(-1, 1)
+        noisy[some] = model.ddim(noisy[some], clean, times[some], to)
+        times[some] = to
+    return noisy, times
+
+
+def huber(x, delta=0.1):
+    """Quadratic below `delta`, linear above: the mean where it is nearly right, the median where it must choose."""
+    size = x.abs()
+    return torch.where(size < delta, 0.5 * size * size / delta, size - 0.5 * delta)
+
+
+def loss_of(drawn, target, t, first):
+    """Per-sample loss (b,).
+
+    Pixels (Huber), slopes between neighbours (so that lines stay sharp), and averages over 4 and 16 pixels (so that
+    colour, the thing that drifts, weighs more than its few low frequencies would). All timesteps weigh the same, for
+    the network predicts the frame itself and sampling starts at the highest; only frames whose palette cannot be known
+    yet weigh less, since most of their loss is chance.
+    """
+    error = drawn - target
+    parts = huber(error).mean((1, 2, 3))
+    for axis in (2, 3):
+        parts = parts + 0.5 * error.diff(dim=axis).abs().mean((1, 2, 3))
+    for cell in (4, 16):
+        parts = parts + 0.5 * F.avg_pool2d(error, cell).abs().mean((1, 2, 3))
+    return parts * torch.where(first & (t > 800), 0.35, 1.0)
+
+
+def train_step(model, streams, share, lengths):
+    """One forward pass over all streams: the loss to descend, and what to log.
+
+    A `share` of the streams is sampled as the engine samples, each always in the same one of `lengths` steps.
+    """
+    frame, target = streams.next()
+    n, device = len(frame), frame.device
+    # Always the same streams, so that a rollout lasts as long as its stream and no easy frame mends it in between.
+    on_policy = torch.arange(n, device=device) < share * n
+    newer, older, h, first = draw_history(streams, on_policy, model)
+    tokens = model.tokens(streams.weights, draw_memory(streams))
+    t = draw_times(n, first, device)
+    noisy = model.noised(target, t, torch.randn_like(target))
+    rows = on_policy.nonzero().squeeze(1)
+    if len(rows):
+        counts = [lengths[i % len(lengths)] for i in range(len(rows))]
+        noisy[rows], t[rows] = sampled_noise(model, rows, counts, frame, newer, older, h, tokens)
+    drawn = model(noisy, t, frame, newer, older, h, tokens)
+    losses = loss_of(drawn, target, t, first)
+    # A frame drawn without history may be in another palette than the teacher's: it must not become history.
+    streams.commit(drawn.detach().clamp(-1, 1), ~first)
+    known = (~first).float()
+    error = ((drawn.detach() - target) ** 2).mean((1, 2, 3))
+    return losses.mean(), {"mse": (error * known).sum() / known.sum().clamp(min=1), "loss": losses.detach().mean()}

@@ -1,0 +1,160 @@
+"""Trains the live model: diffusion forcing, then rollouts on its own outputs, then few-step sampling.
+
+    python3 train.py --photos photos/photos.zip --out runs/live --minutes 8.5 [--resume] [--profile h100|cpu]
+
+A run stops after `--minutes` and leaves everything needed to go on with `--resume`. Which stage it is in follows from
+the minutes trained so far and the profile's plan, so the whole recipe is the same command over and over. It writes
+`live.safetensors` (averaged weights, the engine's checkpoint) and what `checkpoint.py` tells, `log.jsonl`, and a
+sheet of input, teacher, model and a stream's first frame per evaluation.
+"""
+
+import argparse
+import copy
+import json
+import math
+import pathlib
+import random
+import time
+
+import torch
+
+import checkpoint
+import photos
+from live import LiveModel, Stream
+from objective import train_step
+from scenes import Photographs, Scenes
+from sheet import save_sheet
+from streams import Streams
+from teacher import STYLES, teach
+
+# sizes: (height, width, streams, share of the steps). Small frames show many palettes a second, large ones teach what a
+# frame looks like far from its border. plan: minutes of each stage; after the last one the last goes on.
+PROFILES = {
+    "h100": {
+        "sizes": [(64, 64, 768, 0.5), (128, 128, 192, 0.35), (144, 256, 84, 0.15)],
+        "plan": {"forcing": 42.0, "rollout": 25.0, "fewstep": 17.0},
+        "rate": 1e-3, "average": 0.9995, "half": True, "evaluate": 10.0,
+    },
+    "cpu": {
+        "sizes": [(64, 64, 16, 0.7), (128, 128, 4, 0.3)],
+        "plan": {"forcing": 180.0, "rollout": 120.0, "fewstep": 120.0},
+        "rate": 8e-4, "average": 0.999, "half": False, "evaluate": 15.0,
+    },
+}
+# Share of the streams that are sampled as the engine samples them, by stage, and in how many steps.
+ON_POLICY = {"forcing": (0.2, [1, 2]), "rollout": (0.6, [2]), "fewstep": (0.75, [1, 2, 2, 4])}
+
+
+def stage_at(plan, minutes):
+    """The stage that `minutes` of training have reached."""
+    for name, length in plan.items():
+        if minutes < length:
+            return name
+        minutes -= length
+    return name
+
+
+def rate_at(profile, minutes, step):
+    """Learning rate: a short warm-up, then a half cosine over the plan down to a twentieth."""
+    done = min(1.0, minutes / sum(profile["plan"].values()))
+    return profile["rate"] * min(1.0, (step + 1) / 300) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+@torch.no_grad()
+def evaluate(model, photographs, sheet, frames=24):
+    """PSNR per style against the teacher on fixed scenes, two steps a frame, the teacher's first frame as history."""
+    styles = len(STYLES)
+    scenes = Scenes(photographs, styles, 96, 160, seed=77)
+    weights = torch.eye(styles, device=scenes.device)
+    palettes = torch.arange(styles, device=scenes.device).remainder(6).view(-1, 1).expand(-1, styles)
+    phases = palettes % 4
+    stream = Stream(model, weights)
+    error = 0
+    for index in range(frames):
+        frame = scenes.frames()
+        target = teach(frame, weights, palettes, phases)
+        if index == 0:
+            stream.remember(frame, target)
+        else:
+            drawn = stream.step(frame)
+            error = error + ((drawn - target) ** 2).mean((1, 2, 3)) / (frames - 1)
+        scenes.advance()
+    opening = Stream(model, weights, seed=1).step(frame)
+    save_sheet(sheet, [list(frame), list(target), list(drawn), list(opening)])
+    return dict(zip(STYLES, (round(x, 2) for x in (10 * torch.log10(4 / error)).tolist())))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", default="photos/photos.zip")
+    parser.add_argument("--out", default="runs/live", type=pathlib.Path)
+    parser.add_argument("--minutes", default=8.5, type=float)
+    parser.add_argument("--profile", default="h100", choices=PROFILES)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--seed", default=2026, type=int)
+    options = parser.parse_args()
+    profile, device = PROFILES[options.profile], torch.device(options.device)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    options.out.mkdir(parents=True, exist_ok=True)
+
+    torch.manual_seed(options.seed)
+    model = LiveModel(STYLES).to(device, memory_format=torch.channels_last)
+    model.half = profile["half"]
+    average = copy.deepcopy(model).requires_grad_(False)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=profile["rate"], betas=(0.9, 0.99), weight_decay=1e-3)
+    step, before = checkpoint.load(options.out, model, average, optimiser) if options.resume else (0, 0.0)
+    # Data goes on from another seed after each resume, or the recipe would see its first minutes again and again.
+    seed = options.seed + step
+    random.seed(seed)
+    torch.manual_seed(seed)
+    photographs = Photographs(photos.read(options.photos), device)
+    pools = [Streams(photographs, n, h, w, seed + i) for i, (h, w, n, _) in enumerate(profile["sizes"])]
+    shares = [share for *_, share in profile["sizes"]]
+    log = open(options.out / "log.jsonl", "a", buffering=1)
+
+    def write(**entry):
+        log.write(json.dumps({"step": step, "minutes": round(minutes, 3), **entry}) + "\n")
+
+    sums, count, samples = {}, 0, 0
+    minutes = evaluated = saved = before
+    clock = time.monotonic()
+    while True:
+        # A process that was stopped for a while has not trained meanwhile.
+        minutes += min(time.monotonic() - clock, 60.0) / 60
+        clock = time.monotonic()
+        over, due = minutes - before >= options.minutes, minutes - evaluated >= profile["evaluate"]
+        if over or due:
+            evaluated = minutes
+            average.eval()
+            write(psnr=evaluate(average, photographs, options.out / f"sheet-{step:07d}.png"))
+        if over or due or minutes - saved >= 4:
+            saved = minutes
+            checkpoint.save(options.out, model, average, optimiser, step, minutes)
+        if over:
+            return
+        stage, rate = stage_at(profile["plan"], minutes), rate_at(profile, minutes, step)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        streams = random.choices(pools, shares)[0]
+        loss, figures = train_step(model, streams, *ON_POLICY[stage])
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        step += 1
+        keep = min(profile["average"], (1 + step) / (10 + step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - keep)
+        for name, value in figures.items():
+            sums[name] = sums.get(name, 0) + value
+        count, samples = count + 1, samples + len(streams.weights)
+        if step % 50 == 0:
+            means = {name: round(float(value) / count, 5) for name, value in sums.items()}
+            rate_now = samples / max(1e-6, (minutes - before) * 60)
+            write(stage=stage, rate=round(rate, 6), samples_per_second=round(rate_now, 1), **means)
+            sums, count = {}, 0
+
+
+if __name__ == "__main__":
+    main()
