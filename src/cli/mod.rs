@@ -2,6 +2,7 @@
 
 mod bench;
 mod docs;
+mod drift;
 mod eval;
 mod generate;
 mod models;
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 /// Live stream diffusion: redraws video frame by frame, each frame conditioned on what was drawn before.
 #[derive(Parser)]
 #[command(name = "mirage", version = version(), max_term_width = 100, propagate_version = true)]
-#[command(after_help = "Exit codes: 0 done; 1 a check failed (validate, bench --compare); 2 could not run.
+#[command(after_help = "Exit codes: 0 done; 1 a check failed (validate, drift, bench --compare); 2 could not run.
 
 Example:
   mirage generate --input clip.mp4 --output out.gif")]
@@ -32,6 +33,7 @@ enum Command {
     Bench(bench::Arguments),
     Profile(profile::Arguments),
     Validate(validate::Arguments),
+    Drift(drift::Arguments),
     Eval(eval::Arguments),
     Models(models::Arguments),
     Completions(docs::CompletionArguments),
@@ -52,6 +54,7 @@ pub fn run() -> ExitCode {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Profile(arguments) => profile::run(&arguments),
         Command::Validate(arguments) => validate::run(&arguments),
+        Command::Drift(arguments) => drift::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
         Command::Models(arguments) => models::run(&arguments),
         Command::Completions(arguments) => docs::completions(&arguments),
