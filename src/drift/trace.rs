@@ -66,6 +66,8 @@ pub struct FreshComparison {
     pub fresh: f64,
     /// Laplacian energy over that of the least detailed fresh stream.
     pub detail: f64,
+    /// Laplacian energy of the least detailed fresh stream over that of the most detailed one.
+    pub detail_spread: f64,
 }
 
 /// A frame to look at.
@@ -255,11 +257,14 @@ fn compare(
     }
     let pairs = (0..fresh.len()).flat_map(|i| (0..i).map(move |j| (i, j)));
     let detail = |s: &Sketch| s.values[Measure::Detail as usize];
+    let least = fresh.iter().map(detail).fold(f64::INFINITY, f64::min);
+    let most = fresh.iter().map(detail).fold(f64::NEG_INFINITY, f64::max);
     Ok(Some(FreshComparison {
         frames,
         old: fresh.iter().map(|f| old.distance(f)).fold(f64::INFINITY, f64::min),
         fresh: pairs.map(|(i, j)| fresh[i].distance(&fresh[j])).fold(0.0, f64::max),
-        detail: (detail(&old) - fresh.iter().map(detail).fold(f64::INFINITY, f64::min)).exp2(),
+        detail: (detail(&old) - least).exp2(),
+        detail_spread: (least - most).exp2(),
     }))
 }
 
