@@ -239,12 +239,12 @@ fn pictures(traces: &[Trace], arguments: &Arguments, work: &Work, variant: Varia
         let path: &Path = &arguments.output.join(format!("{prefix}{name}"));
         output::write(path, bytes, arguments.force)
     };
-    let title = format!(
-        "{}, variant {variant}, {} frames at {}x{}, stages {}",
-        work.model, work.frames, work.width, work.height, work.stages
+    let title = format!("{}, variant {variant}, {} frames at {}x{}", work.model, work.frames, work.width, work.height);
+    let about = format!(
+        "Change since the start on the same input; green is what is accepted from start to end. Stages {}.",
+        work.stages
     );
-    let about = "Change since the start on the same input. Green is what is accepted from start to end.";
-    let svg = curves::svg(traces, &title, about);
+    let svg = curves::svg(traces, &title, &about);
     let contents = [svg.as_bytes().to_vec(), chart::png(&svg)?, sheet::png(traces, &title)?];
     PICTURES.iter().zip(contents).try_for_each(|(name, bytes)| write(name, &bytes))
 }

@@ -87,7 +87,7 @@ fn panel(s: &mut String, measure: Measure, lines: &[Line], (x, y): (f64, f64), f
         place(tolerance),
         place(floor) - place(tolerance),
     );
-    let step = round_step((high - low) / 3.0);
+    let step = round_step((high - low) / 5.0);
     for k in (low / step).ceil() as i64..=(high / step).floor() as i64 {
         let value = k as f64 * step;
         let at = place(value);
