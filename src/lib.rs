@@ -8,6 +8,7 @@ pub mod bench;
 pub mod cli;
 pub mod cuda;
 pub mod diffusion;
+pub mod drift;
 mod error;
 pub mod media;
 pub mod model;

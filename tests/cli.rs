@@ -194,7 +194,7 @@ fn models_are_listed_with_their_parameters() {
 fn help_has_an_example_for_every_command() {
     let output = mirage(&["--help"]).assert().success().get_output().clone();
     let help = String::from_utf8(output.stdout).expect("UTF-8");
-    for command in ["generate", "bench", "profile", "validate", "eval", "models", "completions", "man"] {
+    for command in ["generate", "bench", "profile", "validate", "drift", "eval", "models", "completions", "man"] {
         assert!(help.contains(command), "{command} is not in the help");
         let output = mirage(&[command, "--help"]).assert().success().get_output().clone();
         let help = String::from_utf8(output.stdout).expect("UTF-8");
@@ -255,4 +255,28 @@ fn a_closed_standard_output_is_told_in_words() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
         assert!(said.contains("standard output") && !said.contains("panicked"), "{arguments:?}: {said}");
     }
+}
+
+#[test]
+fn drift_judges_and_leaves_its_evidence() {
+    let dir = folder();
+    let output = path(&dir, "drift");
+    let arguments = ["drift", "--frames", "120", "--size", "16x16", "--output", &output];
+    let run = mirage(&arguments).assert().get_output().clone();
+    let said = String::from_utf8(run.stdout).expect("messages are UTF-8");
+    // random weights may drift or not: the verdict, the report and the words must agree
+    let code = run.status.code().expect("it ends by itself");
+    let json = fs::read(dir.path().join("drift/drift.json")).expect("the report was written");
+    let report: mirage::drift::report::Report = serde_json::from_slice(&json).expect("the report is JSON");
+    assert_eq!(code, i32::from(!report.passed), "{said}");
+    assert_eq!((report.runs[0].inputs.len(), report.engine.len()), (5, 3));
+    assert_eq!(said.contains("failed:") || said.contains("FAILED"), code == 1, "{said}");
+    for name in ["curves.svg", "curves.png", "frames.png", "naive-curves.png", "naive-frames.png"] {
+        assert!(dir.path().join("drift").join(name).exists(), "{name}");
+    }
+    assert!(refusal(&arguments).contains("--force"));
+    assert!(refusal(&["drift", "--frames", "119", "--output", &path(&dir, "b")]).contains("120"));
+    assert!(refusal(&["drift", "--variant", "nothing", "--output", &path(&dir, "b")]).contains("no-memory"));
+    let refused = refusal(&["drift", "--variant", "no-augmentation", "--size", "16", "--output", &path(&dir, "b")]);
+    assert!(refused.contains("never noised"), "{refused}");
 }

@@ -8,7 +8,7 @@ use crate::model::{FrameNetwork, StyleMix};
 use crate::ops::Ops;
 use crate::ops::probe::Mode;
 use crate::stages::StageSet;
-use crate::stream::{BlendRule, MemoryConfig, Sampling, Stream, StreamConfig, convert};
+use crate::stream::{BlendRule, Sampling, Stream, StreamConfig, convert};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -227,36 +227,20 @@ fn config(arguments: &Arguments, network: &dyn FrameNetwork) -> Result<(StreamCo
         "{} has a way of its own to draw a frame: leave out --sampler",
         arguments.model.model
     );
-    let styles = restyling.map_or(&[][..], |r| &r.styles);
-    // the first style is `none`
-    let usual = styles.get(1).map(|name| name.parse()).transpose()?;
-    let (style, note) = match arguments.style.clone().or(usual) {
-        Some(mix) => mix.resolve(styles)?,
-        None => (vec![], None),
-    };
-    let memory = arguments.memory.map(usize::from);
-    let config = match restyling {
-        Some(_) => StreamConfig {
-            sampling: Sampling::Restyle,
-            steps: arguments.steps.into(),
-            strength: arguments.strength.unwrap_or(1.0),
-            seed: arguments.seed,
-            memory: MemoryConfig { frames: memory.unwrap_or(4), every: 30, weight: 0.0 },
-            blend: BlendRule::Fixed(arguments.blend.unwrap_or(1.0)),
-            style,
-            history_timestep: None,
-        },
-        None => StreamConfig {
-            sampling: sampling(arguments.sampler.unwrap_or(SamplerName::Sequence), arguments.schedule),
-            steps: arguments.steps.into(),
-            strength: arguments.strength.unwrap_or(0.7),
-            seed: arguments.seed,
-            memory: MemoryConfig { frames: memory.unwrap_or(0), every: 8, weight: 0.2 },
-            blend: BlendRule::Fixed(arguments.blend.unwrap_or(0.8)),
-            style,
-            history_timestep: None,
-        },
-    };
+    let mut config =
+        StreamConfig { steps: arguments.steps.into(), seed: arguments.seed, ..StreamConfig::usual(network) };
+    let mut note = None;
+    if let Some(mix) = &arguments.style {
+        (config.style, note) = mix.resolve(restyling.map_or(&[][..], |r| &r.styles))?;
+    }
+    if let Some(name) = arguments.sampler {
+        config.sampling = sampling(name, arguments.schedule);
+    }
+    if let Some(share) = arguments.blend {
+        config.blend = BlendRule::Fixed(share);
+    }
+    config.strength = arguments.strength.unwrap_or(config.strength);
+    config.memory.frames = arguments.memory.map_or(config.memory.frames, usize::from);
     Ok((config, note))
 }
 

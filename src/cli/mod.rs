@@ -9,6 +9,7 @@ macro_rules! say {
 
 mod bench;
 mod docs;
+mod drift;
 mod eval;
 mod generate;
 mod models;
@@ -26,7 +27,7 @@ use std::process::ExitCode;
 /// Live stream diffusion: redraws video frame by frame, each frame conditioned on what was drawn before.
 #[derive(Parser)]
 #[command(name = "mirage", version = version(), max_term_width = 100, propagate_version = true)]
-#[command(after_help = "Exit codes: 0 done; 1 a check failed (validate, bench --compare); 2 could not run.
+#[command(after_help = "Exit codes: 0 done; 1 a check failed (validate, drift, bench --compare); 2 could not run.
 
 Example:
   mirage generate --input clip.mp4 --output out.gif")]
@@ -41,6 +42,7 @@ enum Command {
     Bench(bench::Arguments),
     Profile(profile::Arguments),
     Validate(validate::Arguments),
+    Drift(drift::Arguments),
     Eval(eval::Arguments),
     Models(models::Arguments),
     Completions(docs::CompletionArguments),
@@ -61,6 +63,7 @@ pub fn run() -> ExitCode {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Profile(arguments) => profile::run(&arguments),
         Command::Validate(arguments) => validate::run(&arguments),
+        Command::Drift(arguments) => drift::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
         Command::Models(arguments) => models::run(&arguments),
         Command::Completions(arguments) => docs::completions(&arguments),
@@ -74,6 +77,12 @@ pub fn run() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// What was typed, with quotes where there are spaces; wherever the program lies, it is called by its name.
+fn command_line() -> String {
+    let quoted = |word: String| if word.contains(char::is_whitespace) { format!("'{word}'") } else { word };
+    std::iter::once("mirage".to_owned()).chain(std::env::args().skip(1).map(quoted)).collect::<Vec<_>>().join(" ")
 }
 
 fn print_line(text: std::fmt::Arguments) -> anyhow::Result<()> {

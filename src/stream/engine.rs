@@ -1,47 +1,16 @@
 //! The stream: takes one frame, gives one frame, and remembers.
 use super::blend::BlendRule;
+use super::config::{Sampling, StreamConfig};
 use super::history::History;
 use super::memory::{Memory, MemoryConfig};
 use super::noise::{FrameNoise, Noise};
-use crate::diffusion::{BetaSchedule, NoiseSchedule, Plan, Prediction, Sampler, Settings, Spacing, Start};
+use super::restyle::{Restyle, check_style, mixed_with_none, restyle};
+use crate::diffusion::{BetaSchedule, NoiseSchedule, Plan, Prediction, Sampler, Settings};
 use crate::model::{Condition, FrameNetwork, Given};
 use crate::ops::Ops;
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
 use std::sync::Arc;
-
-/// How a frame is drawn.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Sampling {
-    /// As the original project counts a frame: calls at evenly spaced timesteps from 0 up, the frame stays the input,
-    /// each output is the next call's previous frame.
-    Sequence,
-    /// Image to image by a diffusion sampler: noise is added to the frame as `strength` says and then removed.
-    Diffusion(Sampler, BetaSchedule),
-    /// As a network with styles was trained: each frame from noise alone, by DDIM, conditioned on the input frame, on noised
-    /// history, on the memory and on the style; `strength` mixes the style with `none`.
-    Restyle,
-}
-
-/// What a stream is set to.
-pub struct StreamConfig {
-    /// How a frame is drawn.
-    pub sampling: Sampling,
-    /// Calls of the network for each frame, at least 1.
-    pub steps: usize,
-    /// How much is redrawn, in [0, 1]: 0 leaves the frame as it came in.
-    pub strength: f64,
-    /// Where the noise comes from: the same seed draws the same bytes.
-    pub seed: u64,
-    /// The context memory.
-    pub memory: MemoryConfig,
-    /// How a frame is mixed with the one before.
-    pub blend: BlendRule,
-    /// For [`Sampling::Restyle`], a weight for each of the network's styles, which sum to 1; else empty.
-    pub style: Vec<f64>,
-    /// For [`Sampling::Restyle`], the noise that history is given, as a timestep; `None` is what the network was trained for.
-    pub history_timestep: Option<usize>,
-}
 
 /// Everything that passes from one frame to the next.
 struct State {
@@ -70,15 +39,6 @@ impl State {
         self.index += 1;
         Ok(())
     }
-}
-
-/// What [`Sampling::Restyle`] works out before the first frame.
-struct Restyle {
-    /// The steps of a frame without history, and of one with it.
-    plans: [Plan; 2],
-    /// Shares of signal and noise in the history that the network is given.
-    history: Start,
-    history_timestep: usize,
 }
 
 /// A network over time. Frames are `(batch, 3, height, width)` in f32, values in [-1, 1].
@@ -287,51 +247,6 @@ fn gaussian(noise: &mut FrameNoise, like: &Tensor) -> Result<Tensor> {
 /// What a network without styles is given: the frame before, as it was drawn.
 fn without_style<'a>(frame: &'a Tensor, previous: &'a Tensor) -> Given<'a> {
     Given { frame, history: [previous; 2], history_timestep: 0.0, style: &[], memory: &[] }
-}
-
-/// `strength` of the style, and the rest of the first, which leaves the input as it is.
-fn mixed_with_none(style: &[f64], strength: f64) -> Vec<f64> {
-    style.iter().enumerate().map(|(i, w)| w * strength + if i == 0 { 1.0 - strength } else { 0.0 }).collect()
-}
-
-fn check_style(network: &dyn FrameNetwork, style: &[f64]) -> Result<()> {
-    let Some(restyling) = network.restyling() else {
-        return Err(Error::Stream("this network has no styles".into()));
-    };
-    let sum: f64 = style.iter().sum();
-    if style.len() == restyling.styles.len()
-        && style.iter().all(|w| (0.0..=1.0).contains(w))
-        && (sum - 1.0).abs() < 1e-6
-    {
-        return Ok(());
-    }
-    Err(Error::Stream(format!(
-        "style weights {style:?} are not one for each of {}, from 0 to 1, with the sum 1",
-        restyling.styles.join(", ")
-    )))
-}
-
-fn restyle(network: &dyn FrameNetwork, config: &StreamConfig) -> Result<Restyle> {
-    check_style(network, &config.style)?;
-    let timesteps = network.timesteps();
-    let Some(restyling) = network.restyling() else {
-        return Err(Error::Stream("this network was not trained to restyle a stream: choose another sampler".into()));
-    };
-    let schedule = NoiseSchedule::new(BetaSchedule::Cosine, timesteps)?;
-    // evenly from the noisiest down: two of a thousand are 999 and 499
-    let even: Vec<usize> =
-        Spacing::Trailing.timesteps(config.steps, timesteps, 0)?.iter().map(|t| *t as usize).collect();
-    let through = |timesteps: &[usize]| Plan::through(&schedule, timesteps, 1.0);
-    let history_timestep = config.history_timestep.unwrap_or(restyling.history_timestep);
-    if history_timestep >= timesteps {
-        return Err(Error::Stream(format!("history timestep {history_timestep} is not below {timesteps}")));
-    }
-    let signal = schedule.alpha_bar(history_timestep);
-    Ok(Restyle {
-        plans: [through(&restyling.first_frame)?, through(&even)?],
-        history: Start { signal: signal.sqrt(), noise: (1.0 - signal).sqrt() },
-        history_timestep,
-    })
 }
 
 /// The sampler's steps for a network that estimates the frame itself.

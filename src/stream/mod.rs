@@ -1,13 +1,16 @@
 //! The model over time: each frame is redrawn by a few denoising steps, conditioned on what was drawn before.
 
 mod blend;
+mod config;
 pub mod convert;
 mod engine;
 pub mod history;
 mod memory;
 pub mod noise;
 pub mod pacing;
+mod restyle;
 
 pub use blend::{BlendNetwork, BlendRule};
-pub use engine::{Sampling, Stream, StreamConfig};
+pub use config::{Sampling, StreamConfig};
+pub use engine::Stream;
 pub use memory::{Memory, MemoryConfig};

@@ -119,7 +119,7 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
     let mut report = Report {
         machine: machine(),
         build: Build { version: super::version().replace('\n', "; ") },
-        command: command_line(),
+        command: super::command_line(),
         unix_time: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs()),
         work: work(arguments),
         rows: vec![],
@@ -144,12 +144,6 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
         saved?;
     }
     finish(arguments, &report, old.as_ref())
-}
-
-/// What was typed, with quotes where there are spaces; wherever the program lies, it is called by its name.
-fn command_line() -> String {
-    let quoted = |word: String| if word.contains(char::is_whitespace) { format!("'{word}'") } else { word };
-    std::iter::once("mirage".to_owned()).chain(std::env::args().skip(1).map(quoted)).collect::<Vec<_>>().join(" ")
 }
 
 fn work(arguments: &Arguments) -> Work {
