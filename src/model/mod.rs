@@ -31,7 +31,8 @@ pub struct Given<'a> {
     pub history_timestep: f64,
     /// A weight for each of the network's styles; they sum to 1. Empty for a network without styles.
     pub style: &'a [f64],
-    /// What the context memory holds, oldest first: for each kept frame `(batch, 16, 6)`, see [`crate::stream::Memory`].
+    /// What the context memory holds, oldest first: for each kept frame `(batch, 16, 6)`, the mean RGB of input and output in
+    /// the cells of a 4x4 grid.
     pub memory: &'a [Tensor],
 }
 
