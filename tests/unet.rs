@@ -85,7 +85,7 @@ fn it_draws_what_diffusers_draws() {
 fn every_set_of_stages_draws_it_too() {
     let device = &Device::Cpu;
     let all = StageSet::all(device);
-    let sets = all.prefixes().iter().chain(all.names().into_iter().map(|name| StageSet::of(&[name])));
+    let sets = all.prefixes().into_iter().chain(all.names().iter().map(|name| StageSet::of(&[name])));
     for set in sets {
         let ops = set.install(device).expect("`all` holds stages that install");
         for call in calls() {
