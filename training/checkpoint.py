@@ -46,6 +46,7 @@ def load(folder, model, average, optimiser):
     for name, parameter in model.named_parameters():
         if name in variance:
             second = torch.zeros_like(parameter).copy_(variance[name])
-            state = {"step": torch.tensor(float(progress["step"])), "exp_avg": torch.zeros_like(parameter)}
+            done = torch.tensor(float(progress["step"]), device=parameter.device)
+            state = {"step": done, "exp_avg": torch.zeros_like(parameter)}
             optimiser.state[parameter] = {**state, "exp_avg_sq": second}
     return progress["step"], progress["minutes"]

@@ -24,9 +24,11 @@ def blur(x, sigma):
     weights = _gaussian(sigma, x.device, x.dtype)
     radius = len(weights) // 2
     b, c, h, w = x.shape
-    x = x.reshape(b * c, 1, h, w)
-    x = F.conv2d(F.pad(x, (radius, radius, 0, 0), mode="replicate"), weights.view(1, 1, 1, -1))
-    x = F.conv2d(F.pad(x, (0, 0, radius, radius), mode="replicate"), weights.view(1, 1, -1, 1))
+    # One channel for each picture: a depthwise convolution, whose kernel does not depend on how many there are.
+    x = x.reshape(1, b * c, h, w)
+    weights = weights.expand(b * c, 1, 1, -1)
+    x = F.conv2d(F.pad(x, (radius, radius, 0, 0), mode="replicate"), weights, groups=b * c)
+    x = F.conv2d(F.pad(x, (0, 0, radius, radius), mode="replicate"), weights.transpose(2, 3), groups=b * c)
     return x.reshape(b, c, h, w)
 
 
@@ -38,13 +40,10 @@ def shift(x, dx, dy):
     return x[..., top : top + h, left : left + w]
 
 
-def shift_each(x, offsets):
-    """Every sample moved by its own (dx, dy); `offsets` is a list of pairs, few of them distinct."""
-    out = torch.empty_like(x)
-    for pair in set(offsets):
-        rows = torch.tensor([i for i, offset in enumerate(offsets) if offset == pair], device=x.device)
-        out[rows] = shift(x[rows], *pair)
-    return out
+def shift_each(x, choice, offsets):
+    """Every sample moved by its own (dx, dy) out of `offsets`; `choice` (b,) says which."""
+    moved = torch.stack([shift(x, *pair) for pair in offsets])
+    return moved[choice, torch.arange(len(x), device=x.device)]
 
 
 def gradient(x):
@@ -68,7 +67,7 @@ def line_average(x, radians, length):
 
 def luma(x):
     """Brightness as the eye weighs it (Rec. 601)."""
-    return (x * x.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    return 0.299 * x[:, :1] + 0.587 * x[:, 1:2] + 0.114 * x[:, 2:]
 
 
 def smoothstep(x, low, high):

@@ -1,7 +1,7 @@
 """What one training step asks of the network: timesteps, history, memory, sampled inputs, and the loss."""
 
+import functools
 import math
-import random
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,16 @@ from live import FIRST_FRAME_TIMES, NO_HISTORY, step_times
 from streams import corrupted
 
 HISTORY_NOISE = 100  # the level that the engine uses
+GRID = [999, 999, 499, 749, 249]  # timesteps of sampling in 1, 2 and 4 steps
+
+
+@functools.lru_cache(maxsize=None)
+def _table(values, device):
+    return torch.tensor(values, device=device)
+
+
+def _one_of(values, n, device):
+    return _table(tuple(values), device)[torch.randint(len(values), (n,), device=device)]
 
 
 def draw_times(n, first, device):
@@ -20,10 +30,8 @@ def draw_times(n, first, device):
     """
     u, pick = torch.rand(n, device=device), torch.rand(n, device=device)
     near_top = (999 - 1000 * u**2.5).clamp(0, 999).long()
-    listed = torch.tensor(FIRST_FRAME_TIMES, device=device)[torch.randint(len(FIRST_FRAME_TIMES), (n,), device=device)]
-    opening = torch.where(pick < 0.4, listed, near_top)
-    grid = torch.tensor([999, 999, 499, 749, 249], device=device)[torch.randint(5, (n,), device=device)]
-    later = torch.where(pick < 0.6, grid, (1000 * u).long())
+    opening = torch.where(pick < 0.4, _one_of(FIRST_FRAME_TIMES, n, device), near_top)
+    later = torch.where(pick < 0.6, _one_of(GRID, n, device), (1000 * u).long())
     return torch.where(first, opening, later)
 
 
@@ -51,32 +59,39 @@ def draw_history(streams, on_policy, model):
     return newer, older, h, first
 
 
-def draw_memory(streams):
-    """The memory's cells for this step, (b, 16 * entries, 6) or none; the same number of entries for all streams."""
-    entries = random.choices(range(streams.memory.shape[1] + 1), [0.3, 0.2, 0.15, 0.15, 0.2])[0]
+def draw_memory(streams, entries):
+    """The memory's cells for this step, (b, 16 * entries, 6), or none."""
     if entries == 0:
         return None
     cells = streams.memory[:, :entries].flatten(1, 2)
     return cells + 0.03 * torch.randn_like(cells)
 
 
-@torch.no_grad()
-def sampled_noise(model, rows, counts, frame, newer, older, h, tokens):
-    """Inputs as sampling itself reaches them: each row of `rows` is `counts` steps long and stops at a random step.
+def sampled_rows(n, share, lengths, device):
+    """Which streams are sampled as the engine samples: for each number of steps the indices of its streams.
 
-    Returns the noisy frames of those rows and their timesteps, for the network to be trained at.
+    Always the same streams, so that a rollout lasts as long as its stream and no easy frame mends it in between.
     """
-    noise = torch.randn_like(frame[rows])
-    noisy, times = noise.clone(), torch.full((len(rows),), 999, device=frame.device)
-    stops = [random.randrange(count) for count in counts]
-    for step in range(max(stops, default=0)):
-        some = torch.tensor([i for i, stop in enumerate(stops) if stop > step], device=frame.device)
-        to = torch.tensor([step_times(counts[i])[step + 1] for i in some.tolist()], device=frame.device)
-        at = rows[some]
-        clean = model(noisy[some], times[some], frame[at], newer[at], older[at], h[at], tokens[at]).clamp(-1, 1)
-        noisy[some] = model.ddim(noisy[some], clean, times[some], to)
-        times[some] = to
-    return noisy, times
+    place = torch.arange(n, device=device)
+    rows = place[place % 20 < round(20 * share)]
+    return {length: rows[i :: len(set(lengths))] for i, length in enumerate(sorted(set(lengths)))}
+
+
+@torch.no_grad()
+def sample_into(noisy, t, model, rows, count, condition):
+    """Puts inputs as sampling itself reaches them into `noisy` and `t` at `rows`, each after 0 to count - 1 of steps.
+
+    As many rows stop after each number of steps, which ones is drawn anew each time.
+    """
+    order = rows[torch.rand(len(rows), device=rows.device).argsort()]
+    noisy[order] = torch.randn_like(noisy[order])
+    t.index_fill_(0, order, 999)
+    times = step_times(count)
+    for step in range(count - 1):
+        some = order[: len(order) * (count - 1 - step) // count]
+        now, to = (torch.full_like(some, times[step + i]) for i in range(2))
+        clean = model(noisy[some], now, *(given[some] for given in condition)).clamp(-1, 1)
+        noisy[some], t[some] = model.ddim(noisy[some], clean, now, to), to
 
 
 def huber(x, delta=0.1):
@@ -102,27 +117,26 @@ def loss_of(drawn, target, t, first):
     return parts * torch.where(first & (t > 800), 0.35, 1.0)
 
 
-def train_step(model, streams, share, lengths):
+def train_step(model, streams, rows, entries):
     """One forward pass over all streams: the loss to descend, and what to log.
 
-    A `share` of the streams is sampled as the engine samples, each always in the same one of `lengths` steps.
+    `rows` is what `sampled_rows` gave; `entries` of the memory's entries are read.
     """
     frame, target = streams.next()
     n, device = len(frame), frame.device
-    # Always the same streams, so that a rollout lasts as long as its stream and no easy frame mends it in between.
-    on_policy = torch.arange(n, device=device) < share * n
+    on_policy = torch.zeros(n, dtype=torch.bool, device=device)
+    for some in rows.values():
+        on_policy.index_fill_(0, some, True)
     newer, older, h, first = draw_history(streams, on_policy, model)
-    tokens = model.tokens(streams.weights, draw_memory(streams))
+    tokens = model.tokens(streams.weights, draw_memory(streams, entries))
     t = draw_times(n, first, device)
     noisy = model.noised(target, t, torch.randn_like(target))
-    rows = on_policy.nonzero().squeeze(1)
-    if len(rows):
-        counts = [lengths[i % len(lengths)] for i in range(len(rows))]
-        noisy[rows], t[rows] = sampled_noise(model, rows, counts, frame, newer, older, h, tokens)
+    for count, some in rows.items():
+        sample_into(noisy, t, model, some, count, (frame, newer, older, h, tokens))
     drawn = model(noisy, t, frame, newer, older, h, tokens)
-    losses = loss_of(drawn, target, t, first)
+    losses = loss_of(drawn, target, t, first) * streams.begun
     # A frame drawn without history may be in another palette than the teacher's: it must not become history.
+    known = ((~first) & streams.begun).float()
     streams.commit(drawn.detach().clamp(-1, 1), ~first)
-    known = (~first).float()
     error = ((drawn.detach() - target) ** 2).mean((1, 2, 3))
     return losses.mean(), {"mse": (error * known).sum() / known.sum().clamp(min=1), "loss": losses.detach().mean()}

@@ -14,25 +14,22 @@ from teacher import PALETTE_COUNT, PHASES, STYLES, teach
 
 RING = 3
 LIFE = 120  # frames, on average
-RESTART_EVERY = 6
 REWEIGH = 1 / 60  # chance per frame that the viewer moves the strength or the mix
 
 
-def draw_weights(n, generator):
-    """Style weights (n, styles): mostly one style, often at less than full strength, sometimes two, sometimes none."""
-    count = len(STYLES) - 1
-    first = torch.randint(1, count + 1, (n,), generator=generator)
-    second = 1 + (first + torch.randint(count - 1, (n,), generator=generator)) % count
-    kind, share = torch.rand(n, generator=generator), torch.rand(n, generator=generator)
-    second = torch.where(kind < 0.82, 0, second)
-    share = torch.where(kind < 0.62, 1.0, 0.25 + 0.7 * share)
-    share = torch.where(kind > 0.94, 0.0, share)  # the identity alone
-    second = torch.where(kind > 0.94, 0, second)
-    weights = torch.zeros(n, len(STYLES))
-    rows = torch.arange(n)
-    weights[rows, first] += share
-    weights[rows, second] += 1 - share
-    return weights
+def places(n, device):
+    """The styles of each place in the batch, first and second (n,): `none` is the second for four places in five."""
+    index, count = torch.arange(n, device=device), len(STYLES) - 1
+    first = 1 + index % count
+    other = 1 + (first + index // (7 * count) % (count - 1)) % count
+    return first, torch.where(index // count % 7 == 0, other, 0)
+
+
+def draw_shares(second):
+    """The first style's share (n,): beside `none` mostly all of it, sometimes some, sometimes nothing; else a mix."""
+    kind, some = torch.rand(len(second), device=second.device), torch.rand(len(second), device=second.device)
+    share = torch.where((kind < 0.70) & (second == 0), 1.0, 0.25 + 0.7 * some)
+    return torch.where((kind > 0.93) & (second == 0), 0.0, share)
 
 
 def corrupted(x, amount):
@@ -54,71 +51,71 @@ def corrupted(x, amount):
 
 
 class Streams:
-    """A batch of streams of one frame size with their targets, histories and memories."""
+    """A batch of streams of one frame size with their targets, histories and memories.
 
-    def __init__(self, photographs, count, height, width, seed):
-        self.scenes = Scenes(photographs, count, height, width, seed)
+    Everything that lasts is kept in place, and no value decides what is computed: see `scenes.py`.
+    """
+
+    def __init__(self, photographs, count, height, width):
+        self.scenes = Scenes(photographs, count, height, width)
         self.device = self.scenes.device
-        self.generator = torch.Generator().manual_seed(seed + 1)
-        styles = len(STYLES)
-        self.weights = torch.zeros(count, styles, device=self.device)
+        styles, rows = len(STYLES), torch.arange(count, device=self.device)
+        self.first, self.second = places(count, self.device)
+        self.rows = [((self.first == i) | (self.second == i)).nonzero().squeeze(1) for i in range(1, styles)]
+        self.place = rows
+        self.share = draw_shares(self.second)
         self.palettes = torch.zeros(count, styles, dtype=torch.long, device=self.device)
         self.phases = torch.zeros_like(self.palettes)
         # Both previous outputs, newest first: the network's own, and the teacher's.
         self.own = torch.zeros(count, 2, 3, height, width, device=self.device)
         self.taught = torch.zeros_like(self.own)
         self.memory = torch.zeros(count, 1 + RING, MEMORY_GRID**2, 6, device=self.device)
-        self.steps = 0
-        self._restart(torch.arange(count))
+        self.clock = torch.zeros((), dtype=torch.long, device=self.device)
+        self.begun = torch.zeros(count, dtype=torch.bool, device=self.device)
 
-    def _teach(self, frames, rows=slice(None)):
-        return teach(frames, self.weights[rows], self.palettes[rows], self.phases[rows])
+    @property
+    def weights(self):
+        """Style weights (n, styles), which sum to 1."""
+        weights = torch.zeros(len(self.share), len(STYLES), device=self.device)
+        weights[self.place, self.second] = 1 - self.share
+        weights[self.place, self.first] = self.share
+        return weights
 
-    def _restart(self, rows):
-        """New clips for `rows`: the memory from one moment, the history from another, often of another scene."""
-        n, styles = len(rows), len(STYLES)
-        if n == 0:
-            return
-        self.weights[rows] = draw_weights(n, self.generator).to(self.device)
-        self.palettes[rows] = torch.randint(PALETTE_COUNT, (n, styles), generator=self.generator).to(self.device)
-        self.phases[rows] = torch.randint(PHASES, (n, styles), generator=self.generator).to(self.device)
-        self.scenes.reset(rows)
-        frames = self.scenes.frames(rows)
-        self.memory[rows] = memory_cells(frames, self._teach(frames, rows)).unsqueeze(1)
-        self.scenes.reset(rows[torch.rand(n, generator=self.generator) < 0.5])
-        frames = self.scenes.frames(rows)
-        self.own[rows] = self.taught[rows] = self._teach(frames, rows).unsqueeze(1)
-
-    def _reweigh(self):
-        rows = (torch.rand(len(self.weights), generator=self.generator) < REWEIGH).nonzero().squeeze(1)
-        for row in rows.tolist():
-            parts = self.weights[row].nonzero().squeeze(1).tolist()
-            share = 0.25 + 0.75 * torch.rand(1, generator=self.generator).item()
-            if len(parts) == 1 and parts[0] != 0:
-                parts = [0, parts[0]]
-            if len(parts) == 2:
-                self.weights[row, parts[1]], self.weights[row, parts[0]] = share, 1 - share
+    def _replace(self, rows, old, new):
+        old.copy_(torch.where(rows.view(-1, *[1] * (old.dim() - 1)), new, old))
 
     def next(self):
-        """Advance; the new frames and the teacher's answer, both (b, 3, h, w)."""
-        self.steps += 1
-        self.scenes.advance()
-        if self.steps % RESTART_EVERY == 0:
-            ended = torch.rand(len(self.weights), generator=self.generator) < RESTART_EVERY / LIFE
-            self._restart(ended.nonzero().squeeze(1))
-            self.scenes.advance()
-        self._reweigh()
+        """Advance; the new frames and the teacher's answer, both (b, 3, h, w).
+
+        Some streams end and others take their place: `self.begun` (b,) is false where this frame is a stream's first,
+        which the teacher draws, to be history. Half of them cut to another scene right after it, so that the memory and
+        the history come from another scene than the frame.
+        """
+        n, device = len(self.share), self.device
+        fresh = (torch.rand(n, device=device) < 1 / LIFE) | (self.clock == 0)
+        cut = fresh | (~self.begun & (torch.rand(n, device=device) < 0.5))
+        self.scenes.advance(cut)
+        self._replace(fresh, self.share, draw_shares(self.second))
+        for draws, count in ((self.palettes, PALETTE_COUNT), (self.phases, PHASES)):
+            self._replace(fresh, draws, torch.randint(count, draws.shape, device=device))
+        moved = ~fresh & (torch.rand(n, device=device) < REWEIGH)
+        self._replace(moved, self.share, 0.25 + 0.75 * torch.rand(n, device=device))
+        self.begun.copy_(~fresh)
         self.frame = self.scenes.frames()
-        self.target = self._teach(self.frame)
+        self.target = teach(self.frame, self.weights, self.palettes, self.phases, self.rows)
         return self.frame, self.target
 
     def commit(self, drawn, usable):
         """Take `drawn` as this frame's output where `usable` (b,), else the teacher's, into history and memory."""
-        drawn = torch.where(usable.view(-1, 1, 1, 1), drawn, self.target)
-        self.own = torch.stack([drawn, self.own[:, 0]], 1)
-        self.taught = torch.stack([self.target, self.taught[:, 0]], 1)
+        fresh = ~self.begun
+        drawn = torch.where((usable & self.begun).view(-1, 1, 1, 1), drawn, self.target).nan_to_num(0)
+        for history, output in ((self.own, drawn), (self.taught, self.target.nan_to_num(0))):
+            older = torch.where(fresh.view(-1, 1, 1, 1), output, history[:, 0])
+            history.copy_(torch.stack([output, older], 1))
         # Each stream writes its ring now and then, in turn, so that entries of several ages stand in it.
-        turn = (torch.arange(len(drawn), device=self.device) + self.steps) % 8
-        rows = (turn == 0).nonzero().squeeze(1)
-        slot = 1 + (self.steps // 8) % RING
-        self.memory[rows, slot] = memory_cells(self.frame[rows], drawn[rows])
+        turn = (self.place + self.clock) % 8 == 0
+        slot = torch.arange(1 + RING, device=self.device) == 1 + self.clock // 8 % RING
+        write = fresh.view(-1, 1) | (turn.view(-1, 1) & slot)
+        cells = memory_cells(self.frame.nan_to_num(0), drawn).unsqueeze(1)
+        self.memory.copy_(torch.where(write.view(*write.shape, 1, 1), cells, self.memory))
+        self.clock += 1

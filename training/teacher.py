@@ -6,6 +6,7 @@ there is no hard threshold, so the output moves as smoothly as its input; textur
 reaches further than about 24 pixels.
 """
 
+import functools
 import math
 
 import torch
@@ -95,12 +96,13 @@ def neon(x, palette, phase):
 def papercut(x, palette, phase):
     """Five sheets of paper, cut along brightness, each throwing a soft shadow on the one below."""
     tone = blur(local_tone(x), 1.5)
-    offsets = [[(2, 2), (-2, 2), (-2, -2), (2, -2)][i] for i in phase.tolist()]
+    lights = [(2, 2), (-2, 2), (-2, -2), (2, -2)]
     out = colour(palette, 0).expand_as(x)
     for sheet, edge in enumerate([0.22, 0.40, 0.58, 0.76], start=1):
         cut = smoothstep(tone, edge - 0.035, edge + 0.035)
-        shadow = blur(shift_each(cut, offsets), 1.8)
-        rim = (shift_each(cut, offsets) - cut).clamp(-1, 0)
+        moved = shift_each(cut, phase, lights)
+        shadow = blur(moved, 1.8)
+        rim = (moved - cut).clamp(-1, 0)
         paper = colour(palette, sheet) * (1 - 0.10 * rim)
         out = mix(out * (1 - 0.52 * shadow), paper, cut)
     return out.clamp(0, 1)
@@ -156,26 +158,32 @@ def frost(x, palette, phase):
 DRAW = {"ink": ink, "oil": oil, "neon": neon, "papercut": papercut, "glass": glass, "frost": frost}
 
 
-def palette_table(name, device="cpu"):
+@functools.lru_cache(maxsize=None)
+def palette_table(name, device=torch.device("cpu")):
     """All palettes of a style: (palettes, colours, 3) in [0, 1]."""
     rows = [[[int(h[i : i + 2], 16) / 255 for i in (0, 2, 4)] for h in row.split()] for row in PALETTES[name]]
     return torch.tensor(rows, device=device)
 
 
+def rows_of(weights):
+    """For each style but the first the rows that have some of it: what `teach` takes where that stays the same."""
+    return [column.nonzero().squeeze(1) for column in weights.unbind(1)[1:]]
+
+
 @torch.no_grad()
-def teach(frames, weights, palettes, phases):
+def teach(frames, weights, palettes, phases, rows=None):
     """The target: frames (b, 3, h, w) in [-1, 1] redrawn by a mix of styles.
 
     `weights` (b, styles) sums to 1 in the order of STYLES; `palettes` and `phases` (b, styles) hold the clip's draw for
-    each style. Strength s of one style is the weights s for it and 1 - s for `none`. Returns frames in [-1, 1].
+    each style; `rows` says which rows can have some of each style, and is found from `weights` if it is not given.
+    Strength s of one style is the weights s for it and 1 - s for `none`. Returns frames in [-1, 1].
     """
     x = frames * 0.5 + 0.5
     out = x * weights[:, :1, None, None]
-    for index, name in enumerate(STYLES[1:], start=1):
-        rows = weights[:, index].nonzero().squeeze(1)
-        if len(rows) == 0:
+    for index, some in enumerate(rows_of(weights) if rows is None else rows, start=1):
+        if len(some) == 0:
             continue
-        palette = palette_table(name, x.device).to(x.dtype)[palettes[rows, index]]
-        drawn = DRAW[name](x[rows], palette, phases[rows, index])
-        out[rows] += drawn * weights[rows, index, None, None, None]
+        palette = palette_table(STYLES[index], x.device).to(x.dtype)[palettes[some, index]]
+        drawn = DRAW[STYLES[index]](x[some], palette, phases[some, index])
+        out[some] += drawn * weights[some, index, None, None, None]
     return (out * 2 - 1).clamp(-1, 1)

@@ -8,7 +8,7 @@ import torch
 
 import checkpoint
 from live import LiveModel, Stream, step_times
-from streams import draw_weights
+from streams import draw_shares, places
 from teacher import DRAW, PALETTE_COUNT, PHASES, STYLES, palette_table, teach
 
 
@@ -105,10 +105,17 @@ class Model(unittest.TestCase):
         a, b = optimiser.state[a]["exp_avg_sq"], resumed.state[b]["exp_avg_sq"]
         self.assertLess(float((a - b).abs().max()), 0.01 * float(a.max()))
 
-    def test_weights_sum_to_one(self):
-        weights = draw_weights(500, torch.Generator().manual_seed(0))
-        self.assertTrue(torch.allclose(weights.sum(1), torch.ones(500), atol=1e-6))
-        self.assertTrue(bool((weights > 0).any(0).all()))
+    def test_every_style_is_taught(self):
+        """Each style is drawn alone and beside others, at every strength, and never beside itself."""
+        torch.manual_seed(0)
+        first, second = places(768, torch.device("cpu"))
+        share = draw_shares(second)
+        self.assertFalse(bool((first == second).any()))
+        for style in range(1, len(STYLES)):
+            alone = (first == style) & (second == 0)
+            for some in (alone & (share == 1), alone & (share == 0), alone & (share > 0) & (share < 1)):
+                self.assertGreater(int(some.sum()), 2, STYLES[style])
+            self.assertGreater(int(((second == style) & (share < 1)).sum()), 5, STYLES[style])
 
 
 if __name__ == "__main__":

@@ -21,19 +21,19 @@ import torch
 import checkpoint
 import photos
 from live import LiveModel, Stream
-from objective import train_step
 from scenes import Photographs, Scenes
 from sheet import save_sheet
 from streams import Streams
 from teacher import STYLES, teach
+from trainer import Trainer
 
 # sizes: (height, width, streams, share of the steps). Small frames show many palettes a second, large ones teach what a
 # frame looks like far from its border. plan: minutes of each stage; after the last one the last goes on.
 PROFILES = {
     "h100": {
         "sizes": [(64, 64, 768, 0.5), (128, 128, 192, 0.35), (144, 256, 84, 0.15)],
-        "plan": {"forcing": 42.0, "rollout": 25.0, "fewstep": 17.0},
-        "rate": 1e-3, "average": 0.9995, "half": True, "evaluate": 10.0,
+        "plan": {"forcing": 9.5, "rollout": 4.0, "fewstep": 3.5},
+        "rate": 1e-3, "average": 0.9995, "half": True, "evaluate": 4.0,
     },
     "cpu": {
         "sizes": [(64, 64, 16, 0.7), (128, 128, 4, 0.3)],
@@ -41,6 +41,8 @@ PROFILES = {
         "rate": 8e-4, "average": 0.999, "half": False, "evaluate": 15.0,
     },
 }
+# How many of the memory's entries a step reads, and the share of the steps.
+ENTRIES = {0: 0.3, 1: 0.25, 2: 0.1, 4: 0.35}
 # Share of the streams that are sampled as the engine samples them, by stage, and in how many steps.
 ON_POLICY = {"forcing": (0.2, [1, 2]), "rollout": (0.6, [2]), "fewstep": (0.75, [1, 2, 2, 4])}
 
@@ -64,11 +66,12 @@ def rate_at(profile, minutes, step):
 def evaluate(model, photographs, sheet, frames=24):
     """PSNR per style against the teacher on fixed scenes, two steps a frame, the teacher's first frame as history."""
     styles = len(STYLES)
-    scenes = Scenes(photographs, styles, 96, 160, seed=77)
+    scenes = Scenes(photographs, styles, 96, 160)
     weights = torch.eye(styles, device=scenes.device)
     palettes = torch.arange(styles, device=scenes.device).remainder(6).view(-1, 1).expand(-1, styles)
     phases = palettes % 4
     stream = Stream(model, weights)
+    never = torch.zeros(styles, dtype=torch.bool, device=scenes.device)
     error = 0
     for index in range(frames):
         frame = scenes.frames()
@@ -78,7 +81,7 @@ def evaluate(model, photographs, sheet, frames=24):
         else:
             drawn = stream.step(frame)
             error = error + ((drawn - target) ** 2).mean((1, 2, 3)) / (frames - 1)
-        scenes.advance()
+        scenes.advance(never)
     opening = Stream(model, weights, seed=1).step(frame)
     save_sheet(sheet, [list(frame), list(target), list(drawn), list(opening)])
     return dict(zip(STYLES, (round(x, 2) for x in (10 * torch.log10(4 / error)).tolist())))
@@ -96,27 +99,33 @@ def main():
     options = parser.parse_args()
     profile, device = PROFILES[options.profile], torch.device(options.device)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cuda.enable_cudnn_sdp(False)  # its backward pass gave NaN once in 9000 steps
     options.out.mkdir(parents=True, exist_ok=True)
 
     torch.manual_seed(options.seed)
     model = LiveModel(STYLES).to(device, memory_format=torch.channels_last)
     model.half = profile["half"]
     average = copy.deepcopy(model).requires_grad_(False)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=profile["rate"], betas=(0.9, 0.99), weight_decay=1e-3)
+    rate = torch.tensor(profile["rate"], device=device)
+    graphs = device.type == "cuda"
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=graphs, capturable=graphs
+    )
     step, before = checkpoint.load(options.out, model, average, optimiser) if options.resume else (0, 0.0)
     # Data goes on from another seed after each resume, or the recipe would see its first minutes again and again.
     seed = options.seed + step
     random.seed(seed)
     torch.manual_seed(seed)
     photographs = Photographs(photos.read(options.photos), device)
-    pools = [Streams(photographs, n, h, w, seed + i) for i, (h, w, n, _) in enumerate(profile["sizes"])]
+    pools = [Streams(photographs, n, h, w) for h, w, n, _ in profile["sizes"]]
     shares = [share for *_, share in profile["sizes"]]
+    trainer = Trainer(model, optimiser, pools)
     log = open(options.out / "log.jsonl", "a", buffering=1)
 
     def write(**entry):
         log.write(json.dumps({"step": step, "minutes": round(minutes, 3), **entry}) + "\n")
 
-    sums, count, samples = {}, 0, 0
+    samples = 0
     minutes = evaluated = saved = before
     clock = time.monotonic()
     while True:
@@ -127,33 +136,28 @@ def main():
         if over or due:
             evaluated = minutes
             average.eval()
-            write(psnr=evaluate(average, photographs, options.out / f"sheet-{step:07d}.png"))
+            with torch.random.fork_rng([device] if graphs else []):
+                torch.manual_seed(77)
+                write(psnr=evaluate(average, photographs, options.out / f"sheet-{step:07d}.png"))
         if over or due or minutes - saved >= 4:
             saved = minutes
             checkpoint.save(options.out, model, average, optimiser, step, minutes)
         if over:
             return
-        stage, rate = stage_at(profile["plan"], minutes), rate_at(profile, minutes, step)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        streams = random.choices(pools, shares)[0]
-        loss, figures = train_step(model, streams, *ON_POLICY[stage])
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        stage = stage_at(profile["plan"], minutes)
+        trainer.set_policy(ON_POLICY[stage])
+        rate.fill_(rate_at(profile, minutes, step))
+        pool, entries = (random.choices(range(len(x)), x)[0] for x in (shares, list(ENTRIES.values())))
+        trainer.step(pool, list(ENTRIES)[entries])
         step += 1
         keep = min(profile["average"], (1 + step) / (10 + step))
         with torch.no_grad():
             torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - keep)
-        for name, value in figures.items():
-            sums[name] = sums.get(name, 0) + value
-        count, samples = count + 1, samples + len(streams.weights)
+        samples += len(pools[pool].share)
         if step % 50 == 0:
-            means = {name: round(float(value) / count, 5) for name, value in sums.items()}
-            rate_now = samples / max(1e-6, (minutes - before) * 60)
-            write(stage=stage, rate=round(rate, 6), samples_per_second=round(rate_now, 1), **means)
-            sums, count = {}, 0
+            means = {name: round(value, 5) for name, value in trainer.means(50).items()}
+            pace = samples / max(1e-6, (minutes - before) * 60)
+            write(stage=stage, rate=round(float(rate), 6), samples_per_second=round(pace, 1), **means)
 
 
 if __name__ == "__main__":
