@@ -209,7 +209,7 @@ fn read(path: &str, count: usize, size: (u32, u32)) -> Result<Vec<Frame>> {
 fn work(arguments: &Arguments, set: &StageSet, (width, height): (u32, u32)) -> Work {
     Work {
         model: arguments.model.model.to_string(),
-        weights: arguments.model.weights.to_string(),
+        weights: arguments.model.weights().to_string(),
         stages: set.to_string(),
         device: arguments.model.device.to_string(),
         input: arguments.input.clone(),

@@ -1,7 +1,7 @@
 //! `mirage models`: the networks that this build knows.
 use super::Verdict;
 use super::table::table;
-use crate::model::PRESETS;
+use crate::model::{ModelSpec, PRESETS};
 use anyhow::Result;
 use clap::Args;
 
@@ -32,7 +32,10 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
                 name: preset.name,
                 about: preset.about,
                 parameters: preset.spec.parameter_count()?,
-                weights: "by formula, in the program; --weights FILE for others",
+                weights: match preset.spec {
+                    ModelSpec::Live => "trained, in the program; --weights FILE for others",
+                    ModelSpec::Reference { .. } => "by formula, in the program; --weights FILE for others",
+                },
                 licence: env!("CARGO_PKG_LICENSE"),
             })
         })

@@ -1,5 +1,5 @@
 //! Options that several commands share: which network, on which device, through which stages.
-use crate::model::{FrameNetwork, ModelSpec, Weights};
+use crate::model::{FrameNetwork, Live, ModelSpec, Weights};
 use crate::ops::Ops;
 use crate::stages::{StageSet, StageSpec};
 use crate::{Error, Result};
@@ -13,11 +13,12 @@ use std::sync::Arc;
 #[derive(Args, Clone, Debug)]
 pub struct ModelOptions {
     /// The network: a name that `mirage models` lists, or reference:CHANNELS.
-    #[arg(long, default_value = "reference-tiny", value_name = "NAME")]
+    #[arg(long, default_value = "mirage-live", value_name = "NAME")]
     pub model: ModelSpec,
-    /// A safetensors file (f32, f16 or bf16), or `formula`: reproducible random weights, which draw no real video.
-    #[arg(long, default_value = "formula", value_name = "FILE")]
-    pub weights: WeightsOption,
+    /// A safetensors file (f32, f16 or bf16), `trained` for the weights in the box, or `formula` for reproducible
+    /// random ones, which draw no real video. By default `trained` for mirage-live, else `formula`.
+    #[arg(long, value_name = "FILE")]
+    weights: Option<WeightsOption>,
     /// Where to run: cpu, cuda or cuda:NUMBER.
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     pub device: DeviceSpec,
@@ -29,13 +30,23 @@ impl ModelOptions {
     /// # Errors
     /// Weights that cannot be read or do not fit.
     pub fn load(&self, ops: &Ops) -> Result<Arc<dyn FrameNetwork>> {
-        self.model.load(ops, &self.weights.open(&ops.device)?)
+        self.model.load(ops, &self.weights().open(&ops.device)?)
+    }
+
+    /// Where the weights come from.
+    pub fn weights(&self) -> WeightsOption {
+        self.weights.clone().unwrap_or(match self.model {
+            ModelSpec::Live => WeightsOption::Trained,
+            ModelSpec::Reference { .. } => WeightsOption::Formula,
+        })
     }
 }
 
 /// Where weights come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WeightsOption {
+    /// The live model's own, in the box.
+    Trained,
     /// By the reference network's formula.
     Formula,
     /// From a safetensors file.
@@ -49,6 +60,7 @@ impl WeightsOption {
     /// A file that cannot be read or is not well formed.
     pub fn open(&self, device: &Device) -> Result<Weights> {
         match self {
+            Self::Trained => Live::trained(device),
             Self::Formula => Ok(Weights::formula(device)),
             Self::File(path) => Weights::file(path, device),
         }
@@ -59,13 +71,18 @@ impl FromStr for WeightsOption {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        Ok(if text == "formula" { Self::Formula } else { Self::File(text.into()) })
+        Ok(match text {
+            "trained" => Self::Trained,
+            "formula" => Self::Formula,
+            file => Self::File(file.into()),
+        })
     }
 }
 
 impl std::fmt::Display for WeightsOption {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Trained => f.write_str("trained"),
             Self::Formula => f.write_str("formula"),
             Self::File(path) => path.display().fmt(f),
         }

@@ -8,7 +8,7 @@ use super::{Condition, FrameNetwork, Given, Restyling, Scope, Weights};
 use crate::ops::linear::LinearKernel;
 use crate::ops::{Activation, Layer, LinearParams, Ops};
 use crate::{Error, Result};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 /// Pixels along each side of a block, which becomes one position with `3 * 16` channels.
 const BLOCK: usize = 4;
@@ -42,6 +42,9 @@ const STYLES: &str = "none,ink,oil,neon,papercut,glass,frost";
 /// What the checkpoint's `format` says.
 const FORMAT: &str = "mirage-live";
 
+/// The trained weights, which every build of the program holds: `assets/README.md` is their card.
+const TRAINED: &[u8] = include_bytes!("../../assets/mirage-live.safetensors");
+
 /// The network, its weights prepared for the stages that will run it.
 pub struct Live {
     unet: UNet,
@@ -54,6 +57,14 @@ pub struct Live {
 }
 
 impl Live {
+    /// The trained weights in the box.
+    ///
+    /// # Errors
+    /// None that a build which passes its tests can give.
+    pub fn trained(device: &Device) -> Result<Weights> {
+        Weights::bytes(TRAINED, "the weights in the box", device)
+    }
+
     /// Loads the network as the checkpoint's own metadata describes it.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use memmap2::Mmap;
 use rayon::prelude::*;
 use safetensors::tensor::Metadata;
 use safetensors::{Dtype, SafeTensors};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::path::Path;
@@ -16,7 +17,7 @@ const LISTED: usize = 20;
 
 enum Data {
     Mapped(Mmap),
-    Owned(Vec<u8>),
+    Bytes(Cow<'static, [u8]>),
 }
 
 /// An open safetensors file whose header is known to be well formed.
@@ -49,14 +50,14 @@ impl SafetensorsFile {
     ///
     /// # Errors
     /// Bytes whose header does not describe them.
-    pub fn from_bytes(bytes: Vec<u8>, name: &str) -> Result<Self> {
-        Self::new(Data::Owned(bytes), name.to_owned())
+    pub fn from_bytes(bytes: impl Into<Cow<'static, [u8]>>, name: &str) -> Result<Self> {
+        Self::new(Data::Bytes(bytes.into()), name.to_owned())
     }
 
     fn new(data: Data, name: String) -> Result<Self> {
         let bytes = match &data {
             Data::Mapped(map) => &map[..],
-            Data::Owned(bytes) => bytes,
+            Data::Bytes(bytes) => bytes,
         };
         let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| {
             let hint = "the file is damaged, cut short or not a safetensors file: fetch it again";
@@ -125,7 +126,7 @@ impl SafetensorsFile {
         let (begin, end) = info.data_offsets;
         let bytes = match &self.data {
             Data::Mapped(map) => &map[..],
-            Data::Owned(bytes) => bytes,
+            Data::Bytes(bytes) => bytes,
         };
         let bytes =
             bytes.get(self.start + begin..self.start + end).ok_or_else(|| fail("lies outside the file".into()))?;

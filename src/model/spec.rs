@@ -23,7 +23,7 @@ pub const PRESETS: &[Preset] = &[
     Preset {
         name: "mirage-live",
         spec: ModelSpec::Live,
-        about: "restyles live video; its training is under way, so give it --weights FILE",
+        about: "redraws live video in a style that --style names; trained",
     },
     Preset {
         name: "reference-tiny",

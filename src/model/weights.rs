@@ -3,6 +3,7 @@ use super::formula;
 use super::safetensors_file::SafetensorsFile;
 use crate::Result;
 use candle_core::{Device, Shape, Tensor};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -80,7 +81,7 @@ impl Weights {
     ///
     /// # Errors
     /// Bytes that are not a well-formed safetensors file.
-    pub fn bytes(bytes: Vec<u8>, name: &str, device: &Device) -> Result<Self> {
+    pub fn bytes(bytes: impl Into<Cow<'static, [u8]>>, name: &str, device: &Device) -> Result<Self> {
         Ok(Self::new(Source::File(SafetensorsFile::from_bytes(bytes, name)?), device))
     }
 

@@ -149,7 +149,7 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
 fn work(arguments: &Arguments) -> Work {
     Work {
         model: if arguments.ops.is_some() { present::OPS.to_owned() } else { arguments.model.model.to_string() },
-        weights: if arguments.ops.is_some() { "random".to_owned() } else { arguments.model.weights.to_string() },
+        weights: if arguments.ops.is_some() { "random".to_owned() } else { arguments.model.weights().to_string() },
         width: arguments.size.width as usize,
         height: arguments.size.height as usize,
         batch: arguments.batch.into(),
