@@ -64,8 +64,10 @@ fn every_sampler_and_stage_redraws() {
     for sampler in ["sequence", "ddim", "ddpm", "euler", "lcm"] {
         for stages in ["none", "all"] {
             let output = path(&dir, &format!("{sampler}-{stages}/"));
-            let arguments = ["generate", "--output", &output, "--frames", "2", "--size", "32x32", "--sampler", sampler];
-            mirage(&[&arguments[..], &["--stages", stages, "--memory", "2"]].concat()).assert().success();
+            let arguments =
+                ["generate", "--model", "reference-tiny", "--output", &output, "--frames", "2", "--size", "32x32"];
+            let with = ["--sampler", sampler, "--stages", stages, "--memory", "2"];
+            mirage(&[&arguments[..], &with].concat()).assert().success();
             assert_eq!(frames_in(Path::new(&output)).len(), 2, "{sampler} {stages}");
         }
     }
@@ -138,8 +140,10 @@ fn eval_draws_what_the_golden_file_holds() {
 fn hostile_weights_are_refused_in_words() {
     let dir = folder();
     let output = path(&dir, "out.gif");
-    let load =
-        |file: &str| refusal(&["generate", "--output", &output, "--weights", file, "--size", "32x32", "--frames", "1"]);
+    let load = |file: &str| {
+        let arguments = ["generate", "--model", "reference-tiny", "--output", &output, "--frames", "1"];
+        refusal(&[&arguments[..], &["--weights", file, "--size", "32x32"]].concat())
+    };
 
     let missing = path(&dir, "missing.safetensors");
     assert!(load(&missing).contains("missing.safetensors"));
@@ -175,7 +179,8 @@ fn weights_that_are_not_numbers_name_the_tensor() {
     tensors.insert(bad.into(), nan.expect("a tensor can be made"));
     candle_core::safetensors::save(&tensors, &file).expect("a temporary file can be written");
     let file = file.display().to_string();
-    let said = refusal(&["generate", "--output", &path(&dir, "o.gif"), "--weights", &file, "--size", "32x32"]);
+    let output = path(&dir, "o.gif");
+    let said = refusal(&["generate", "--model", "reference-tiny", "--output", &output, "--weights", &file]);
     assert!(said.contains(bad) && said.contains("NaN"), "{said}");
 }
 
@@ -258,10 +263,28 @@ fn a_closed_standard_output_is_told_in_words() {
 }
 
 #[test]
+fn each_style_of_the_box_draws_another_picture() {
+    let dir = folder();
+    let mut drawn = std::collections::HashSet::new();
+    let styles = ["none", "ink", "oil", "neon", "papercut", "glass", "frost", "ink:0.5,neon:0.5"];
+    for (i, style) in styles.iter().enumerate() {
+        let output = path(&dir, &format!("{i}.png/"));
+        mirage(&["generate", "--output", &output, "--frames", "2", "--size", "64x64", "--style", style])
+            .assert()
+            .success();
+        let last = frames_in(Path::new(&output)).pop().expect("two frames were written");
+        drawn.insert(fs::read(last).expect("it can be read"));
+    }
+    assert_eq!(drawn.len(), styles.len());
+    let said = refusal(&["generate", "--output", &path(&dir, "x.gif"), "--style", "frots"]);
+    assert!(said.contains("frost") && said.contains("papercut"), "{said}");
+}
+
+#[test]
 fn drift_judges_and_leaves_its_evidence() {
     let dir = folder();
     let output = path(&dir, "drift");
-    let arguments = ["drift", "--frames", "120", "--size", "16x16", "--output", &output];
+    let arguments = ["drift", "--model", "reference-tiny", "--frames", "120", "--size", "16x16", "--output", &output];
     let run = mirage(&arguments).assert().get_output().clone();
     let said = String::from_utf8(run.stdout).expect("messages are UTF-8");
     // random weights may drift or not: the verdict, the report and the words must agree
@@ -277,6 +300,7 @@ fn drift_judges_and_leaves_its_evidence() {
     assert!(refusal(&arguments).contains("--force"));
     assert!(refusal(&["drift", "--frames", "119", "--output", &path(&dir, "b")]).contains("120"));
     assert!(refusal(&["drift", "--variant", "nothing", "--output", &path(&dir, "b")]).contains("no-memory"));
-    let refused = refusal(&["drift", "--variant", "no-augmentation", "--size", "16", "--output", &path(&dir, "b")]);
+    let unknown = ["drift", "--model", "reference-tiny", "--variant", "no-augmentation", "--size", "16", "--output"];
+    let refused = refusal(&[&unknown[..], &[&path(&dir, "b")]].concat());
     assert!(refused.contains("never noised"), "{refused}");
 }
