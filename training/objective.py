@@ -36,27 +36,31 @@ def draw_times(n, first, device):
 
 
 def draw_history(streams, on_policy, model):
-    """The two previous outputs as the network will see them, with their noise level: (newer, older, h, first).
+    """The two previous outputs as the network will see them, with their noise level, and what it shall draw from them:
+    (newer, older, h, first, trusted, target).
 
-    h = 999: dropped. h = 0: the teacher's clean frames only, never anything else, which is the trusting variant that
-    has to drift. Between: the network's own outputs, or the teacher's, more corrupted the higher h is.
+    h = 999: dropped. h = 0: clean frames of the teacher, to be trusted: what is odd in their colour or sharpness is in the
+    target as well. A network run so has to keep its own errors, which is what drift is; it is the naive variant of the drift
+    test. Between: the network's own outputs, or the teacher's, more corrupted the higher h is, and the target is right.
     """
     n, device = len(streams.own), streams.device
     kind = torch.rand(n, device=device)
-    first, clean = ~on_policy & (kind < 0.16), ~on_policy & (kind >= 0.16) & (kind < 0.26)
+    first, trusted = ~on_policy & (kind < 0.14), ~on_policy & (kind >= 0.14) & (kind < 0.30)
     spread = torch.exp(torch.empty(n, device=device).uniform_(math.log(15), math.log(700))).long()
     h = torch.where(torch.rand(n, device=device) < torch.where(on_policy, 0.8, 0.3), HISTORY_NOISE, spread)
-    h = torch.where(clean, 0, torch.where(first, NO_HISTORY, h))
+    h = torch.where(trusted, 0, torch.where(first, NO_HISTORY, h))
     own = on_policy | (torch.rand(n, device=device) < 0.5)
-    noise_share = (1 - model.alphas[h]).sqrt()
-    damaged = corrupted(streams.taught, torch.where(torch.rand(n, device=device) < 0.7, noise_share, 0.0))
+    amount = torch.where(torch.rand(n, device=device) < 0.7, (1 - model.alphas[h]).sqrt(), 0.0)
+    damaged = corrupted(streams.taught, amount)
     past = torch.where(own.view(-1, 1, 1, 1, 1), streams.own, damaged)
-    past = torch.where(clean.view(-1, 1, 1, 1, 1), streams.taught, past)
+    alike = corrupted(torch.cat([streams.taught, streams.target.unsqueeze(1)], 1), torch.rand(n, device=device))
+    past = torch.where(trusted.view(-1, 1, 1, 1, 1), alike[:, :2], past)
+    target = torch.where(trusted.view(-1, 1, 1, 1), alike[:, 2], streams.target)
     # A stream's second frame has only one behind it, which then stands for both.
     lone = torch.rand(n, device=device) < 0.06
     older = torch.where(lone.view(-1, 1, 1, 1), past[:, 0], past[:, 1])
     newer, older = (model.noised(x, h, torch.randn_like(x)) for x in (past[:, 0], older))
-    return newer, older, h, first
+    return newer, older, h, first, trusted, target
 
 
 def draw_memory(streams, entries):
@@ -122,12 +126,12 @@ def train_step(model, streams, rows, entries):
 
     `rows` is what `sampled_rows` gave; `entries` of the memory's entries are read.
     """
-    frame, target = streams.next()
+    frame = streams.next()
     n, device = len(frame), frame.device
     on_policy = torch.zeros(n, dtype=torch.bool, device=device)
     for some in rows.values():
         on_policy.index_fill_(0, some, True)
-    newer, older, h, first = draw_history(streams, on_policy, model)
+    newer, older, h, first, trusted, target = draw_history(streams, on_policy, model)
     tokens = model.tokens(streams.weights, draw_memory(streams, entries))
     t = draw_times(n, first, device)
     noisy = model.noised(target, t, torch.randn_like(target))
@@ -135,8 +139,9 @@ def train_step(model, streams, rows, entries):
         sample_into(noisy, t, model, some, count, (frame, newer, older, h, tokens))
     drawn = model(noisy, t, frame, newer, older, h, tokens)
     losses = loss_of(drawn, target, t, first) * streams.begun
-    # A frame drawn without history may be in another palette than the teacher's: it must not become history.
-    known = ((~first) & streams.begun).float()
-    streams.commit(drawn.detach().clamp(-1, 1), ~first)
+    # A frame drawn without history may be in another palette than the teacher's, and one drawn from a trusted history is
+    # as odd as that was: neither must become history.
+    known = (~first & streams.begun).float()
+    streams.commit(drawn.detach().clamp(-1, 1), ~first & ~trusted)
     error = ((drawn.detach() - target) ** 2).mean((1, 2, 3))
     return losses.mean(), {"mse": (error * known).sum() / known.sum().clamp(min=1), "loss": losses.detach().mean()}

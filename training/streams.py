@@ -85,7 +85,7 @@ class Streams:
         old.copy_(torch.where(rows.view(-1, *[1] * (old.dim() - 1)), new, old))
 
     def next(self):
-        """Advance; the new frames and the teacher's answer, both (b, 3, h, w).
+        """Advance; the new frames (b, 3, h, w). The teacher's answer is `self.target`.
 
         Some streams end and others take their place: `self.begun` (b,) is false where this frame is a stream's first,
         which the teacher draws, to be history. Half of them cut to another scene right after it, so that the memory and
@@ -103,7 +103,7 @@ class Streams:
         self.begun.copy_(~fresh)
         self.frame = self.scenes.frames()
         self.target = teach(self.frame, self.weights, self.palettes, self.phases, self.rows)
-        return self.frame, self.target
+        return self.frame
 
     def commit(self, drawn, usable):
         """Take `drawn` as this frame's output where `usable` (b,), else the teacher's, into history and memory."""
