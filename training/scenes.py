@@ -114,7 +114,8 @@ class Scenes:
     def _light(self):
         n = self.count
         balance = self._some(0.6, self._uniform((n, 3), -0.22, 0.22))
-        return {"gain": self._some(0.6, self._uniform((n,), -0.55, 0.35)), "balance": balance}
+        curve = self._some(0.5, self._uniform((n,), -0.6, 0.9))  # from faded to hard, dark footage: log of a gamma
+        return {"gain": self._some(0.6, self._uniform((n,), -0.55, 0.35)), "balance": balance, "curve": curve}
 
     def _replace(self, rows, fresh):
         """Put `fresh` where `rows` (b,) is true, in place."""
@@ -183,7 +184,8 @@ class Scenes:
             out = torch.lerp(out, texture, mask.unsqueeze(1))
         exposure = torch.exp(state["gain"] + swing("exposure")).view(-1, 1, 1, 1)
         light = exposure * torch.exp(state["balance"])[..., None, None]
-        out = ((out * 0.5 + 0.5) * light).clamp(0, 1) * 2 - 1
+        gamma = torch.exp(state["curve"]).view(-1, 1, 1, 1)
+        out = ((out * 0.5 + 0.5) * light).clamp(1e-4, 1) ** gamma * 2 - 1
         flat = state["flat"].view(-1, 1, 1, 1)
         return out * (1 - flat) + flat * (out.mean((2, 3), keepdim=True) - 0.6).clamp(min=-1)
 

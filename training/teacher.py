@@ -67,12 +67,12 @@ def oil(x, palette, phase):
         weight = 1 / (shift(spread, dx, dy).clamp(min=0) * 400 + 0.02) ** 2
         total, weights = total + weight * shift(mean, dx, dy), weights + weight
     paint = total / weights
-    tone = smoothstep(local_tone(paint), -0.08, 1.02)
-    graded = ramp(tone, palette) + 0.55 * (paint - luma(paint))
-    gx, gy = gradient(blur(luma(x), 0.8) + 0.6 * luma(paint))
+    tone = smoothstep(local_tone(paint), -0.30, 1.02)  # paint is never black
+    graded = ramp(tone, palette) + 0.35 * (paint - luma(paint))
+    gx, gy = gradient(blur(luma(x), 1.0) + 0.6 * luma(paint))
     turn = phase.to(x.dtype).view(-1, 1, 1, 1) * (math.pi / 2) + math.pi / 4
     relief = torch.tanh(7 * (gx * torch.cos(turn) + gy * torch.sin(turn)))
-    return (graded * (1 + 0.34 * relief) + 0.05 * relief).clamp(0, 1)
+    return (graded * (1 + 0.30 * relief) + 0.05 * relief).clamp(0, 1)
 
 
 def neon(x, palette, phase):
@@ -99,7 +99,7 @@ def papercut(x, palette, phase):
     lights = [(2, 2), (-2, 2), (-2, -2), (2, -2)]
     out = colour(palette, 0).expand_as(x)
     for sheet, edge in enumerate([0.22, 0.40, 0.58, 0.76], start=1):
-        cut = smoothstep(tone, edge - 0.035, edge + 0.035)
+        cut = smoothstep(tone, edge - 0.045, edge + 0.045)
         moved = shift_each(cut, phase, lights)
         shadow = blur(moved, 1.8)
         rim = (moved - cut).clamp(-1, 0)
