@@ -1,7 +1,8 @@
 //! `mirage eval`: one call and one sequence of the reference network on given inputs, to compare with the original.
-use super::options::{DeviceSpec, StageOptions, WeightsOption};
+use super::options::{DeviceSpec, WeightsOption};
 use super::{Verdict, output};
 use crate::model::{Reference, SafetensorsFile};
+use crate::stages::StageSpec;
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Tensor};
 use clap::{Args, ValueEnum};
@@ -35,8 +36,9 @@ pub struct Arguments {
     /// A safetensors file (f32, f16 or bf16), or `formula`.
     #[arg(long, default_value = "formula", value_name = "FILE")]
     weights: WeightsOption,
-    #[command(flatten)]
-    stages: StageOptions,
+    /// The stages: none, all (that this build and device can run), or a list of fp16,flash-attn,fused-ops,custom-ptx.
+    #[arg(long, default_value = "none", value_name = "LIST")]
+    stages: StageSpec,
     /// Where to run: cpu, cuda or cuda:NUMBER.
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     device: DeviceSpec,
@@ -54,7 +56,7 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
     let Model::Reference = arguments.model;
     output::refuse_existing(&arguments.output, arguments.force)?;
     let device = arguments.device.open()?;
-    let (_, ops) = arguments.stages.install(&device)?;
+    let ops = arguments.stages.resolve(&device).install(&device)?;
     let file = SafetensorsFile::open(&arguments.inputs)?;
     let input = |name: &str| -> Result<Tensor> {
         let shape = file.shape(name).with_context(|| {

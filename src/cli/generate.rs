@@ -1,9 +1,10 @@
 //! `mirage generate`: redraws a video, a camera or a built-in test clip.
 use super::Verdict;
+use super::awaited::Awaited;
 use super::options::{ModelOptions, Size, StageOptions};
 use crate::diffusion::{BetaSchedule, LCM_ORIGINAL_STEPS, Sampler};
 use crate::media::fit::{Fit, FitPlan, network_size};
-use crate::media::{self, FrameRate, FrameReader, FrameWriter, OpenOptions, OutputSpec, TestClip};
+use crate::media::{self, FrameRate, FrameReader, FrameWriter, OpenOptions, OutputSpec, TestClip, VideoInfo};
 use crate::model::{FrameNetwork, StyleMix};
 use crate::ops::Ops;
 use crate::ops::probe::Mode;
@@ -12,6 +13,7 @@ use crate::stream::{BlendRule, Sampling, Stream, StreamConfig, convert};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -124,7 +126,7 @@ enum ScheduleName {
 pub fn run(arguments: &Arguments) -> Result<Verdict> {
     let device = arguments.model.device.open()?;
     let (set, ops) = arguments.stages.install(&device)?;
-    let mut reader = open(arguments)?;
+    let reader = open(arguments)?;
     let network = arguments.model.load(&ops)?;
 
     let source = (reader.info().width, reader.info().height);
@@ -142,11 +144,12 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
             audio_from: arguments.input.clone().filter(|_| reader.info().has_audio),
         },
     )?;
+    let mut reader = Awaited::new(reader);
     let (config, style_note) = config(arguments, &*network)?;
     let mut stream = Stream::new(network, ops, config)?;
 
     let stop = stop_on_interrupt()?;
-    let progress = Progress::new(arguments, reader.as_ref());
+    let progress = Progress::new(arguments, reader.info());
     progress.say(&format!(
         "{} with stages {set} on {}, drawing at {}x{}",
         arguments.model.model, arguments.model.device, target.0, target.1
@@ -155,13 +158,20 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
         progress.say(note);
     }
     let mut seconds = vec![];
-    let outcome = redraw(arguments, &mut *reader, &mut *writer, &mut stream, &plan, stop, |time| {
+    let outcome = redraw(arguments, &mut reader, &mut *writer, &mut stream, &plan, stop, |time| {
         seconds.push(time.as_secs_f64());
         progress.step();
     });
     progress.close();
     // whole frames are kept, whatever ended the stream; what ended it is told first
-    let finished = if stream.frames() > 0 { writer.finish() } else { Ok(()) };
+    let finished = if stream.frames() > 0 {
+        if outcome.is_err() {
+            keep_older(Path::new(&arguments.output), &progress)?;
+        }
+        writer.finish()
+    } else {
+        Ok(())
+    };
     outcome?;
     finished?;
     ensure!(stream.frames() > 0, "no frame was drawn, nothing was written: the input ended at once");
@@ -172,10 +182,20 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
     Ok(Verdict::Passed)
 }
 
+/// A part of a video must not take the place of an older whole one, even where `--force` allows to replace it.
+fn keep_older(output: &Path, progress: &Progress) -> Result<()> {
+    let Some(name) = output.file_name().filter(|_| output.is_file()) else { return Ok(()) };
+    let aside = (1..).map(|n| output.with_file_name(format!("{}.old{n}", name.display()))).find(|p| !p.exists());
+    let aside = aside.context("no name is free")?;
+    std::fs::rename(output, &aside).with_context(|| format!("cannot move the older {} aside", output.display()))?;
+    progress.say(&format!("the older {} is now {}", output.display(), aside.display()));
+    Ok(())
+}
+
 /// Frame after frame, until the input ends, enough are drawn or somebody stops it.
 fn redraw(
     arguments: &Arguments,
-    reader: &mut dyn FrameReader,
+    reader: &mut Awaited,
     writer: &mut dyn FrameWriter,
     stream: &mut Stream,
     plan: &FitPlan,
@@ -186,7 +206,7 @@ fn redraw(
     let rate = reader.info().frame_rate;
     let mut written = 0;
     while !stop.load(Relaxed) && arguments.frames.is_none_or(|n| stream.frames() < n) {
-        let Some(frame) = reader.next_frame()? else { break };
+        let Some(frame) = reader.next(stop)? else { break };
         let begin = Instant::now();
         let fitted = plan.apply(&frame)?;
         let input = convert::to_tensor(&fitted, &stream.ops().device)?;
@@ -209,7 +229,14 @@ fn redraw(
 
 fn open(arguments: &Arguments) -> Result<Box<dyn FrameReader>> {
     match &arguments.input {
-        Some(input) => Ok(media::open(input, &OpenOptions { frame_rate: arguments.fps })?),
+        Some(input) => {
+            let same = std::fs::canonicalize(input).ok().filter(|p| p.is_file());
+            ensure!(
+                same.is_none() || same != std::fs::canonicalize(&arguments.output).ok(),
+                "{input} is both the input and the output: choose another name for the output"
+            );
+            Ok(media::open(input, &OpenOptions { frame_rate: arguments.fps })?)
+        }
         None => {
             let size = arguments.size.unwrap_or(Size { width: 64, height: 48 });
             let rate = arguments.fps.unwrap_or(FrameRate { numerator: 24, denominator: 1 });
@@ -285,8 +312,8 @@ struct Progress {
 }
 
 impl Progress {
-    fn new(arguments: &Arguments, reader: &dyn FrameReader) -> Self {
-        let total = match (reader.info().frames, arguments.frames) {
+    fn new(arguments: &Arguments, info: &VideoInfo) -> Self {
+        let total = match (info.frames, arguments.frames) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };

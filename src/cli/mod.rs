@@ -7,6 +7,7 @@ macro_rules! say {
     };
 }
 
+mod awaited;
 mod bench;
 mod docs;
 mod drift;
