@@ -15,9 +15,9 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// A weight file that is damaged or belongs to another network.
-    #[error("weights {file}: {what}")]
-    Weights {
+    /// A file of tensors, weights or inputs, that is damaged or does not fit the network.
+    #[error("{file}: {what}")]
+    Safetensors {
         /// Which file.
         file: String,
         /// What is the matter and what to do.

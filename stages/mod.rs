@@ -25,8 +25,30 @@ pub struct Stage {
     pub name: &'static str,
     /// What it does, in a line.
     pub about: &'static str,
+    /// Whether nothing but an NVIDIA GPU can run it.
+    pub nvidia_only: bool,
     /// Replaces the slots that it accelerates, or refuses and says why. `None` where the build left the stage out.
     pub install: Option<fn(Ops) -> Result<Ops>>,
+}
+
+impl Stage {
+    /// Replaces the slots that it accelerates.
+    fn fill(&self, ops: Ops) -> Result<Ops> {
+        let name = self.name;
+        if self.nvidia_only && !ops.device.is_cuda() {
+            let build = match self.install {
+                Some(_) => String::new(),
+                None => format!(" and a build with `--features {name}`"),
+            };
+            return Err(Error::Stage(format!(
+                "stage {name} needs an NVIDIA GPU{build}, and this device is a CPU: leave it out of --stages"
+            )));
+        }
+        let install = self.install.ok_or_else(|| {
+            Error::Stage(format!("stage {name} is not in this build: build with `--features {name}`"))
+        })?;
+        install(ops)
+    }
 }
 
 macro_rules! rung {
@@ -34,6 +56,7 @@ macro_rules! rung {
         Stage {
             name: $feature,
             about: $about,
+            nvidia_only: false,
             #[cfg(feature = $feature)]
             install: Some($module::install),
             #[cfg(not(feature = $feature))]
@@ -47,7 +70,7 @@ pub const LADDER: &[Stage] = &[
     rung!("fp16", fp16, "half-precision weights and activations, sums in f32"),
     rung!("flash-attn", flash_attn, "tiled attention with an online softmax, no tokens x tokens matrix"),
     rung!("fused-ops", fused_ops, "channels-last, folded norms, bias + activation + residual in the convolution"),
-    rung!("custom-ptx", custom_ptx, "hand-written PTX kernels for NVIDIA GPUs"),
+    Stage { nvidia_only: true, ..rung!("custom-ptx", custom_ptx, "hand-written PTX kernels for NVIDIA GPUs") },
 ];
 
 /// A set of stages, always in the ladder's order.
@@ -67,7 +90,7 @@ impl StageSet {
 
     /// Every stage of this build that can run on `device`.
     pub fn all(device: &Device) -> Self {
-        let runs = |s: &&Stage| s.install.is_some_and(|install| install(Ops::reference(device)).is_ok());
+        let runs = |s: &&Stage| s.fill(Ops::reference(device)).is_ok();
         Self(LADDER.iter().filter(runs).map(|s| s.name).collect())
     }
 
@@ -93,10 +116,7 @@ impl StageSet {
     pub fn install(&self, device: &Device) -> Result<Ops> {
         let mut ops = Ops::reference(device);
         for stage in LADDER.iter().filter(|s| self.0.contains(&s.name)) {
-            let install = stage.install.ok_or_else(|| {
-                Error::Stage(format!("stage {0} is not in this build: build with `--features {0}`", stage.name))
-            })?;
-            ops = install(ops)?;
+            ops = stage.fill(ops)?;
         }
         Ok(ops)
     }

@@ -126,19 +126,36 @@ fn strength_zero_leaves_the_input_and_the_style_matters() -> anyhow::Result<()> 
     Ok(())
 }
 
+/// What is said of a file with these texts and one small tensor.
+fn refusal(texts: &[(&str, &str)]) -> anyhow::Result<String> {
+    let tensors = std::collections::HashMap::from([("memory.bias", Tensor::zeros(64, DType::F16, &Device::Cpu)?)]);
+    let texts = texts.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let bytes = safetensors::serialize(&tensors, Some(texts))?;
+    let weights = Weights::bytes(bytes, "a.safetensors", &Device::Cpu)?;
+    let error = ModelSpec::Live.load(&Ops::reference(&Device::Cpu), &weights).err();
+    let said = error.map_or(String::new(), |e| e.to_string());
+    anyhow::ensure!(said.starts_with("a.safetensors: "), "the file is not named: {said}");
+    Ok(said)
+}
+
 #[test]
 fn a_file_of_another_format_is_refused_by_name() -> anyhow::Result<()> {
-    let load = |texts: &[(&str, &str)]| -> anyhow::Result<String> {
-        let tensors = std::collections::HashMap::from([("memory.bias", Tensor::zeros(64, DType::F16, &Device::Cpu)?)]);
-        let texts = texts.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let bytes = safetensors::serialize(&tensors, Some(texts))?;
-        let weights = Weights::bytes(bytes, "a.safetensors", &Device::Cpu)?;
-        let ops = Ops::reference(&Device::Cpu);
-        Ok(ModelSpec::Live.load(&ops, &weights).err().map_or(String::new(), |e| e.to_string()))
-    };
-    assert!(load(&[("format", "other")])?.contains("\"other\""));
-    assert!(load(&[])?.contains("unet.conv_in.weight"));
-    assert!(load(&[("config", r#"{"in_channels": 4}"#)])?.contains("192"));
-    assert!(load(&[("config", r#"{"act_fn": "relu"}"#)])?.contains("act_fn"));
+    assert!(refusal(&[("format", "other")])?.contains("\"other\""));
+    assert!(refusal(&[])?.contains("unet.conv_in.weight"));
+    assert!(refusal(&[("config", r#"{"in_channels": 4}"#)])?.contains("192"));
+    assert!(refusal(&[("config", r#"{"act_fn": "relu"}"#)])?.contains("act_fn"));
+    Ok(())
+}
+
+/// As many channels as a configuration can say, in every level: no memory holds such a network.
+#[test]
+fn a_small_file_that_asks_for_a_huge_network_is_refused() -> anyhow::Result<()> {
+    let (channels, down, up) = ([16384; 8], ["CrossAttnDownBlock2D"; 8], ["CrossAttnUpBlock2D"; 8]);
+    let config = serde_json::json!({
+        "in_channels": 192, "out_channels": 48, "class_embed_type": "timestep",
+        "block_out_channels": channels, "down_block_types": down, "up_block_types": up,
+    });
+    let said = refusal(&[("config", &config.to_string())])?;
+    assert!(said.contains("missing (") && said.contains("unet.up_blocks.7.attentions.2.proj_in.weight"), "{said}");
     Ok(())
 }

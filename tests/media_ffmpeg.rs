@@ -1,9 +1,11 @@
 //! Videos in and out through `ffmpeg`: colours, time, rotation, sound, and inputs that are damaged or hostile.
 #![allow(clippy::unwrap_used, reason = "what a test cannot make, it fails on")]
 
+mod common;
+
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -18,7 +20,7 @@ fn folder() -> Option<TempDir> {
     if runs("ffmpeg") && runs("ffprobe") {
         return Some(tempfile::tempdir().unwrap());
     }
-    println!("skipped: ffmpeg and ffprobe are not installed");
+    common::skip("ffmpeg and ffprobe are not installed");
     None
 }
 
@@ -406,24 +408,18 @@ fn a_playlist_in_a_file_fetches_nothing() {
     }
 }
 
-/// Serves every request with what a command prints, as a stream without a length; its address.
-fn serve(arguments: &'static str) -> String {
+/// Answers every request with what `answer` writes; the address.
+fn serve(answer: impl Fn(&mut TcpStream) + Clone + Send + 'static) -> String {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}/stream", server.local_addr().unwrap());
     thread::spawn(move || {
         for connection in server.incoming() {
+            let answer = answer.clone();
             thread::spawn(move || {
                 let mut connection = connection.unwrap();
                 let mut request = [0; 4096];
                 let _ = connection.read(&mut request);
-                let _ = connection.write_all(b"HTTP/1.0 200 OK\r\nContent-Type: video/mp2t\r\n\r\n");
-                let mut command = Command::new("ffmpeg");
-                command.args(["-nostdin", "-v", "quiet"]).args(arguments.split_whitespace()).stdout(Stdio::piped());
-                let mut child = command.spawn().unwrap();
-                // The reader hangs up when it has enough.
-                let _ = std::io::copy(&mut child.stdout.take().unwrap(), &mut connection);
-                let _ = child.kill();
-                let _ = child.wait();
+                answer(&mut connection);
             });
         }
     });
@@ -433,8 +429,17 @@ fn serve(arguments: &'static str) -> String {
 #[test]
 fn of_a_live_stream_the_newest_frame_wins() {
     let Some(_folder) = folder() else { return };
-    let address =
-        serve("-re -f lavfi -i testsrc=s=64x48:r=50:d=60 -c:v mpeg2video -g 5 -f mpegts -flush_packets 1 pipe:1");
+    let address = serve(|connection| {
+        let _ = connection.write_all(b"HTTP/1.0 200 OK\r\nContent-Type: video/mp2t\r\n\r\n");
+        let arguments = "-nostdin -v quiet -re -f lavfi -i testsrc=s=64x48:r=50:d=60 -c:v mpeg2video -g 5 -f mpegts";
+        let mut command = Command::new("ffmpeg");
+        command.args(arguments.split_whitespace()).args(["-flush_packets", "1", "pipe:1"]).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // The reader hangs up when it has enough.
+        let _ = std::io::copy(&mut child.stdout.take().unwrap(), connection);
+        let _ = child.kill();
+        let _ = child.wait();
+    });
     let mut reader = open(&address, &OpenOptions::default()).unwrap();
     assert_eq!((reader.info().frames, reader.info().has_audio), (None, false));
     let first = reader.next_frame().unwrap().unwrap();
@@ -449,12 +454,21 @@ fn of_a_live_stream_the_newest_frame_wins() {
 
 #[test]
 fn of_a_file_behind_an_address_every_frame_is_read() {
-    let Some(_folder) = folder() else { return };
-    // A length in the header makes it a file: nothing is dropped, however long each frame takes.
-    let address = serve("-f lavfi -i testsrc=s=64x48:r=25:d=1 -f lavfi -i sine=d=1 -c:v flv1 -f avi pipe:1");
+    let Some(folder) = folder() else { return };
+    // The duration in its header makes it a file: nothing is dropped, however long each frame takes.
+    let sources = "-f lavfi -i testsrc=s=64x48:r=25:d=1 -f lavfi -i sine=d=1";
+    let clip = fs::read(make(&folder, "clip.mkv", &format!("{sources} -c:v ffv1 -c:a flac"))).unwrap();
+    let address = serve(move |connection| {
+        let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", clip.len());
+        // The reader hangs up when it has enough.
+        let _ = connection.write_all(head.as_bytes()).and_then(|()| connection.write_all(&clip));
+    });
     let mut reader = open(&address, &OpenOptions::default()).unwrap();
-    if reader.dropped().is_none() {
-        assert!(reader.info().has_audio);
+    assert!(reader.info().has_audio);
+    assert_eq!((reader.info().frames, reader.dropped()), (Some(25), None));
+    for n in 0..25 {
+        assert_eq!(reader.next_frame().unwrap().unwrap().timestamp, rate("25").timestamp(n));
+        thread::sleep(Duration::from_millis(20));
     }
-    assert!(reader.next_frame().unwrap().is_some());
+    assert_eq!((reader.next_frame().unwrap(), reader.dropped()), (None, None));
 }

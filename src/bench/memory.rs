@@ -1,4 +1,4 @@
-//! How much memory a run takes: an allocator that counts, for the binary, and what the system says of the process.
+//! How much memory a run takes: an allocator that counts the bytes in use, for a binary to install as its own.
 use mimalloc::MiMalloc;
 use std::alloc::{GlobalAlloc, Layout};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 static CURRENT: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-/// The system's allocator, counting the bytes in use; the binary installs it as the global one.
+/// mimalloc, counting the bytes in use; the binary installs it as the global allocator.
 ///
 /// The counts are relaxed: threads may see them a moment late, and they steer nothing.
 pub struct CountingAllocator;
@@ -20,7 +20,7 @@ fn shrink(bytes: usize) {
     CURRENT.fetch_sub(bytes, Relaxed);
 }
 
-// SAFETY: every call is handed to the system's allocator as it came; counting touches no memory of the caller's.
+// SAFETY: every call is handed to mimalloc as it came; counting touches no memory of the caller's.
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the contract of `alloc`, which is the same.
@@ -41,7 +41,7 @@ unsafe impl GlobalAlloc for CountingAllocator {
     }
 
     unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
-        // SAFETY: `p` came from this allocator with this layout, so from the system's.
+        // SAFETY: `p` came from this allocator with this layout, so from mimalloc.
         unsafe { MiMalloc.dealloc(p, layout) };
         shrink(layout.size());
     }

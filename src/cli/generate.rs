@@ -54,9 +54,9 @@ pub struct Arguments {
     /// How each frame is drawn; a network with styles has a way of its own.
     #[arg(long, value_enum)]
     sampler: Option<SamplerName>,
-    /// How noise grows over the timesteps; read by every sampler but `sequence`.
-    #[arg(long, value_enum, default_value_t = ScheduleName::Cosine)]
-    schedule: ScheduleName,
+    /// How noise grows over the timesteps, by default cosine; all samplers but `sequence` read it.
+    #[arg(long, value_enum)]
+    schedule: Option<ScheduleName>,
     /// The size that the network draws at, WIDTHxHEIGHT, rounded to what it takes; by default the input's aspect
     /// at the network's usual size. The reference network's work grows with the square of the pixels.
     #[arg(long, value_name = "SIZE")]
@@ -249,11 +249,13 @@ fn open(arguments: &Arguments) -> Result<Box<dyn FrameReader>> {
 /// The stream's settings: a network with styles is run as it was trained unless something else is asked for.
 fn config(arguments: &Arguments, network: &dyn FrameNetwork) -> Result<(StreamConfig, Option<String>)> {
     let restyling = network.restyling();
-    ensure!(
-        restyling.is_none() || arguments.sampler.is_none(),
-        "{} has a way of its own to draw a frame: leave out --sampler",
-        arguments.model.model
-    );
+    for (given, option) in [(arguments.sampler.is_some(), "--sampler"), (arguments.schedule.is_some(), "--schedule")] {
+        ensure!(
+            restyling.is_none() || !given,
+            "{} has a way of its own to draw a frame: leave out {option}",
+            arguments.model.model
+        );
+    }
     let mut config =
         StreamConfig { steps: arguments.steps.into(), seed: arguments.seed, ..StreamConfig::usual(network) };
     let mut note = None;
@@ -261,7 +263,7 @@ fn config(arguments: &Arguments, network: &dyn FrameNetwork) -> Result<(StreamCo
         (config.style, note) = mix.resolve(restyling.map_or(&[][..], |r| &r.styles))?;
     }
     if let Some(name) = arguments.sampler {
-        config.sampling = sampling(name, arguments.schedule);
+        config.sampling = sampling(name, arguments.schedule.unwrap_or(ScheduleName::Cosine));
     }
     if let Some(share) = arguments.blend {
         config.blend = BlendRule::Fixed(share);

@@ -50,6 +50,9 @@ pub trait FrameReader: Send {
     fn info(&self) -> &VideoInfo;
     /// The next frame, or `None` after the last. Every frame has the size that [`info`](Self::info) states.
     /// Of a damaged video the whole frames come first, then the error.
+    ///
+    /// # Errors
+    /// Input that cannot be read any more, is damaged, or changes its size.
     fn next_frame(&mut self) -> Result<Option<Frame>>;
     /// How many frames were dropped so far because newer ones came before anybody asked; `None` for an input that
     /// waits, of which every frame is given.
@@ -61,9 +64,15 @@ pub trait FrameReader: Send {
 /// Takes the frames of one video, in presentation order.
 pub trait FrameWriter: Send {
     /// Appends one frame. The size must be that of the first frame.
+    ///
+    /// # Errors
+    /// A frame of another size, or an output that cannot be written any more.
     fn write_frame(&mut self, frame: &Frame) -> Result<()>;
     /// Completes the file and puts it in its place. A writer dropped before this leaves an older file untouched and
     /// removes what it had begun; ending the process without a drop leaves that lying as a hidden `.part` file.
+    ///
+    /// # Errors
+    /// An output that cannot be completed or put in its place.
     fn finish(self: Box<Self>) -> Result<()>;
     /// What whoever ordered the file should know before it is written, such as a lesser encoder than usual.
     fn note(&self) -> Option<&str> {

@@ -71,15 +71,19 @@ impl Live {
     /// A file of another format or configuration, and whatever `weights` finds wrong.
     pub fn load(ops: &Ops, weights: &Weights) -> Result<Self> {
         if let Some(format) = weights.metadata("format").filter(|format| *format != FORMAT) {
-            return Err(Error::Model(format!("the weights are of format {format:?}, this network's are {FORMAT:?}")));
+            return Err(weights.misfit(&format!(
+                "its format is {format:?}, this network's is {FORMAT:?}: choose the --model that it was made for"
+            )));
         }
-        let config = UNetConfig::from_json(weights.metadata("config").unwrap_or(CONFIG))?;
+        let config = UNetConfig::from_json(weights.metadata("config").unwrap_or(CONFIG)).map_err(|e| {
+            weights.misfit(&format!("its `config` cannot be used: {e}; fetch the file again or choose another --model"))
+        })?;
         let styles: Vec<String> =
             weights.metadata("styles").unwrap_or(STYLES).split(',').map(|name| name.trim().to_owned()).collect();
         if config.in_channels != IMAGES * PLANES || config.out_channels != PLANES || config.class_embed_type.is_none() {
-            return Err(Error::Model(format!(
+            return Err(weights.misfit(&format!(
                 "the live model's U-Net takes {} channels and gives {PLANES}, with the history's noise as class_embed_type \
-                 \"timestep\"; the configuration says {}, {} and {:?}",
+                 \"timestep\"; its `config` says {}, {} and {:?}: choose the --model that it was made for",
                 IMAGES * PLANES,
                 config.in_channels,
                 config.out_channels,

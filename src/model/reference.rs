@@ -237,6 +237,9 @@ impl Reference {
     }
 
     /// One call: `x` and `previous` are `(b, 3, h, w)`, `timestep` lies in `[0, 50)`; the result is `(b, 3, h, w)`.
+    ///
+    /// # Errors
+    /// Shapes that the network does not take, and whatever an op finds wrong.
     pub fn forward(&self, ops: &Ops, x: &Tensor, timestep: f64, previous: &Tensor) -> Result<Tensor> {
         let (b, c, h, w) = x.dims4()?;
         if c != 3 || h % MULTIPLE != 0 || w % MULTIPLE != 0 || h * w == 0 || previous.dims() != x.dims() {
@@ -256,6 +259,9 @@ impl Reference {
     }
 
     /// One sequence: five calls, each feeding its output to the next as `previous` while `x` stays; all five outputs.
+    ///
+    /// # Errors
+    /// As for [`forward`](Self::forward).
     pub fn sequence(&self, ops: &Ops, x: &Tensor, previous: &Tensor) -> Result<Vec<Tensor>> {
         let mut outputs: Vec<Tensor> = Vec::with_capacity(SEQUENCE.len());
         for timestep in SEQUENCE {

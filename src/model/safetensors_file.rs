@@ -12,9 +12,6 @@ use std::fmt::Write;
 use std::path::Path;
 use std::sync::LazyLock;
 
-/// How many names an error lists of each kind.
-const LISTED: usize = 20;
-
 enum Data {
     Mapped(Mmap),
     Bytes(Cow<'static, [u8]>),
@@ -91,15 +88,17 @@ impl SafetensorsFile {
         for (title, names) in [("of another shape", wrong), ("missing", missing), ("unused", unused)] {
             if !names.is_empty() {
                 let _ = write!(what, "\n  {title} ({}):", names.len()); // a String takes every write
-                for name in names.iter().take(LISTED) {
+                for name in names {
                     let _ = write!(what, "\n    {name}");
-                }
-                if names.len() > LISTED {
-                    let _ = write!(what, "\n    … and {} more", names.len() - LISTED);
                 }
             }
         }
         Err(malformed(&self.name, &format!("{what}\n  choose the --model that these weights were made for")))
+    }
+
+    /// What messages call the file.
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// The shape of the tensor `name`, if there is one.
@@ -137,9 +136,11 @@ impl SafetensorsFile {
             other => return Err(fail(format!("is {other:?}; convert it to F32, F16 or BF16"))),
         };
         match values.par_iter().position_any(|v| !v.is_finite()) {
-            Some(i) => {
-                Err(fail(format!("has {} at index {i}; the file is damaged or its training diverged", values[i])))
-            }
+            Some(i) => Err(fail(format!(
+                "has {} at index {i}, where only finite numbers make sense: the file is damaged, or what made it went \
+                 astray; make it or fetch it again",
+                values[i]
+            ))),
             None => Ok(values),
         }
     }
@@ -151,5 +152,5 @@ fn widen<const N: usize>(bytes: &[u8], f: impl Fn([u8; N]) -> f32 + Sync) -> Vec
 }
 
 fn malformed(file: &str, what: &str) -> Error {
-    Error::Weights { file: file.to_owned(), what: what.to_owned() }
+    Error::Safetensors { file: file.to_owned(), what: what.to_owned() }
 }

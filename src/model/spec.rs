@@ -87,6 +87,7 @@ impl ModelSpec {
     /// # Errors
     /// Weights that do not fit, each misfit named.
     pub fn load(&self, ops: &Ops, weights: &Weights) -> Result<Arc<dyn FrameNetwork>> {
+        // a file may say any size of itself: nothing is made so large before the file is known to hold as much
         weights.check(&self.asks(weights)?)?;
         Ok(match self {
             Self::Live => Arc::new(Live::load(ops, weights)?),

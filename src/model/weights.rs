@@ -1,7 +1,7 @@
 //! Where a network's weights come from: a safetensors file, the formula of the reference network, or nowhere (shapes only).
 use super::formula;
 use super::safetensors_file::SafetensorsFile;
-use crate::Result;
+use crate::{Error, Result};
 use candle_core::{Device, Shape, Tensor};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -39,6 +39,8 @@ enum Source {
 /// A source of weights, which remembers what was asked of it.
 pub struct Weights {
     source: Source,
+    /// What messages call it.
+    name: String,
     texts: HashMap<String, String>,
     device: Device,
     asked: Mutex<Vec<Parameter>>,
@@ -46,11 +48,12 @@ pub struct Weights {
 
 impl Weights {
     fn new(source: Source, device: &Device) -> Self {
-        let texts = match &source {
-            Source::File(file) => file.texts().clone(),
-            Source::Shapes | Source::Formula => HashMap::new(),
+        let (name, texts) = match &source {
+            Source::File(file) => (file.name(), file.texts().clone()),
+            Source::Shapes => ("shapes alone", HashMap::new()),
+            Source::Formula => ("weights by formula", HashMap::new()),
         };
-        Self { source, texts, device: device.clone(), asked: Mutex::default() }
+        Self { name: name.to_owned(), source, texts, device: device.clone(), asked: Mutex::default() }
     }
 
     /// Zeros that occupy no memory: for finding out what a network asks for.
@@ -60,7 +63,7 @@ impl Weights {
 
     /// The same with the texts of another source, for a network whose sizes they say.
     pub fn shapes_as_told_by(other: &Self) -> Self {
-        Self { texts: other.texts.clone(), ..Self::shapes() }
+        Self { name: other.name.clone(), texts: other.texts.clone(), ..Self::shapes() }
     }
 
     /// Pseudo-random weights by the reference network's formula: reproducible anywhere without a file.
@@ -88,6 +91,11 @@ impl Weights {
     /// A text that the file holds beside its tensors.
     pub fn metadata(&self, key: &str) -> Option<&str> {
         self.texts.get(key).map(String::as_str)
+    }
+
+    /// An error about what the texts of this source say, which names the source.
+    pub(super) fn misfit(&self, what: &str) -> Error {
+        Error::Safetensors { file: self.name.clone(), what: what.to_owned() }
     }
 
     /// The root of the names.

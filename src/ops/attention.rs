@@ -10,11 +10,17 @@ pub trait Attention: Send + Sync {
     fn stage(&self) -> &'static str;
     /// `q` is `(batch, heads, queries, head_dim)`, `k` and `v` are `(batch, heads, tokens, head_dim)`; the result is
     /// shaped as `q`. None of them need be contiguous.
+    ///
+    /// # Errors
+    /// Shapes that do not agree, or more memory needed than there is.
     fn run(&self, q: &Tensor, k: &Tensor, v: &Tensor, scale: f64) -> Result<Tensor>;
 }
 
 impl Ops {
     /// Runs attention; `site` is the layer's name in the checkpoint.
+    ///
+    /// # Errors
+    /// Shapes that do not agree, or more memory needed than there is.
     pub fn attention(&self, site: &str, q: &Tensor, k: &Tensor, v: &Tensor, scale: f64) -> Result<Tensor> {
         let moved = |y: &Tensor| {
             let tokens = k.dim(2).unwrap_or(0) as u64;

@@ -59,17 +59,26 @@ pub trait Conv2d: Send + Sync {
     /// Which stage this is, for the probe.
     fn stage(&self) -> &'static str;
     /// Folds, packs or converts the parameters, once.
+    ///
+    /// # Errors
+    /// Parameters whose shapes do not agree or that the stage cannot take.
     fn prepare(&self, params: Conv2dParams) -> Result<Box<dyn Conv2dKernel>>;
 }
 
 /// A prepared convolution.
 pub trait Conv2dKernel: Send + Sync {
     /// Runs it: `(batch, in, h, w)` to `(batch, out, h', w')`.
+    ///
+    /// # Errors
+    /// Tensors that do not fit the layer or one another.
     fn run(&self, input: Conv2dInput<'_>) -> Result<Tensor>;
 }
 
 impl Ops {
     /// Prepares a convolution for the slot that will run it.
+    ///
+    /// # Errors
+    /// Parameters whose shapes do not agree or that the stage cannot take.
     pub fn prepare_conv2d(&self, name: &str, params: Conv2dParams) -> Result<Layer<dyn Conv2dKernel>> {
         let (_, i, kh, kw) = params.weight.dims4()?;
         Ok(Layer {
@@ -81,6 +90,9 @@ impl Ops {
     }
 
     /// Runs a prepared convolution.
+    ///
+    /// # Errors
+    /// Tensors that do not fit the layer or one another.
     pub fn conv2d<'a>(&self, layer: &Layer<dyn Conv2dKernel>, input: impl Into<Conv2dInput<'a>>) -> Result<Tensor> {
         let input = input.into();
         let moved = |y: &Tensor| {

@@ -17,17 +17,26 @@ pub trait Geglu: Send + Sync {
     /// Which stage this is, for the probe.
     fn stage(&self) -> &'static str;
     /// Packs or converts the parameters, once.
+    ///
+    /// # Errors
+    /// Parameters whose shapes do not agree or that the stage cannot take.
     fn prepare(&self, params: GegluParams) -> Result<Box<dyn GegluKernel>>;
 }
 
 /// A prepared GEGLU.
 pub trait GegluKernel: Send + Sync {
     /// Runs it: `(…, in)` to `(…, inner)`.
+    ///
+    /// # Errors
+    /// Tensors that do not fit the layer or one another.
     fn run(&self, x: &Tensor) -> Result<Tensor>;
 }
 
 impl Ops {
     /// Prepares a GEGLU for the slot that will run it.
+    ///
+    /// # Errors
+    /// Parameters whose shapes do not agree or that the stage cannot take.
     pub fn prepare_geglu(&self, name: &str, params: GegluParams) -> Result<Layer<dyn GegluKernel>> {
         let (_, inputs) = params.weight.dims2()?;
         Ok(Layer {
@@ -39,6 +48,9 @@ impl Ops {
     }
 
     /// Runs a prepared GEGLU.
+    ///
+    /// # Errors
+    /// Tensors that do not fit the layer or one another.
     pub fn geglu(&self, layer: &Layer<dyn GegluKernel>, x: &Tensor) -> Result<Tensor> {
         let moved = |y: &Tensor| (y.elem_count() as u64 * layer.flops_per_output, bytes(x) + bytes(y));
         self.probe.run(Call { op: Op::Geglu, site: &layer.name, stage: layer.stage }, moved, || layer.kernel.run(x))

@@ -23,17 +23,26 @@ pub trait GroupNorm: Send + Sync {
     /// Which stage this is, for the probe.
     fn stage(&self) -> &'static str;
     /// Converts the parameters, once.
+    ///
+    /// # Errors
+    /// Parameters whose shapes do not agree or that the stage cannot take.
     fn prepare(&self, params: GroupNormParams) -> Result<Box<dyn GroupNormKernel>>;
 }
 
 /// A prepared group normalisation.
 pub trait GroupNormKernel: Send + Sync {
     /// Runs it on `(batch, channels, height, width)`.
+    ///
+    /// # Errors
+    /// Tensors that do not fit the layer or one another.
     fn run(&self, x: &Tensor) -> Result<Tensor>;
 }
 
 impl Ops {
     /// Prepares a group normalisation for the slot that will run it.
+    ///
+    /// # Errors
+    /// Parameters whose shapes do not agree or that the stage cannot take.
     pub fn prepare_group_norm(&self, name: &str, params: GroupNormParams) -> Result<Layer<dyn GroupNormKernel>> {
         Ok(Layer {
             name: name.to_owned(),
@@ -44,6 +53,9 @@ impl Ops {
     }
 
     /// Runs a prepared group normalisation.
+    ///
+    /// # Errors
+    /// Tensors that do not fit the layer or one another.
     pub fn group_norm(&self, layer: &Layer<dyn GroupNormKernel>, x: &Tensor) -> Result<Tensor> {
         let moved = |y: &Tensor| (y.elem_count() as u64 * layer.flops_per_output, bytes(x) + bytes(y));
         self.probe.run(Call { op: Op::GroupNorm, site: &layer.name, stage: layer.stage }, moved, || layer.kernel.run(x))

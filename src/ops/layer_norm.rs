@@ -19,17 +19,26 @@ pub trait LayerNorm: Send + Sync {
     /// Which stage this is, for the probe.
     fn stage(&self) -> &'static str;
     /// Converts the parameters, once.
+    ///
+    /// # Errors
+    /// Parameters whose shapes do not agree or that the stage cannot take.
     fn prepare(&self, params: LayerNormParams) -> Result<Box<dyn LayerNormKernel>>;
 }
 
 /// A prepared layer normalisation.
 pub trait LayerNormKernel: Send + Sync {
     /// Runs it on `(…, width)`.
+    ///
+    /// # Errors
+    /// Tensors that do not fit the layer or one another.
     fn run(&self, x: &Tensor) -> Result<Tensor>;
 }
 
 impl Ops {
     /// Prepares a layer normalisation for the slot that will run it.
+    ///
+    /// # Errors
+    /// Parameters whose shapes do not agree or that the stage cannot take.
     pub fn prepare_layer_norm(&self, name: &str, params: LayerNormParams) -> Result<Layer<dyn LayerNormKernel>> {
         Ok(Layer {
             name: name.to_owned(),
@@ -40,6 +49,9 @@ impl Ops {
     }
 
     /// Runs a prepared layer normalisation.
+    ///
+    /// # Errors
+    /// Tensors that do not fit the layer or one another.
     pub fn layer_norm(&self, layer: &Layer<dyn LayerNormKernel>, x: &Tensor) -> Result<Tensor> {
         let moved = |y: &Tensor| (y.elem_count() as u64 * layer.flops_per_output, bytes(x) + bytes(y));
         self.probe.run(Call { op: Op::LayerNorm, site: &layer.name, stage: layer.stage }, moved, || layer.kernel.run(x))

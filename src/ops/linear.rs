@@ -19,17 +19,26 @@ pub trait Linear: Send + Sync {
     /// Which stage this is, for the probe.
     fn stage(&self) -> &'static str;
     /// Packs or converts the parameters, once.
+    ///
+    /// # Errors
+    /// Parameters whose shapes do not agree or that the stage cannot take.
     fn prepare(&self, params: LinearParams) -> Result<Box<dyn LinearKernel>>;
 }
 
 /// A prepared linear layer.
 pub trait LinearKernel: Send + Sync {
     /// Runs it: `x` is `(…, in)`, `residual` and the result are `(…, out)`.
+    ///
+    /// # Errors
+    /// Tensors that do not fit the layer or one another.
     fn run(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor>;
 }
 
 impl Ops {
     /// Prepares a linear layer for the slot that will run it.
+    ///
+    /// # Errors
+    /// Parameters whose shapes do not agree or that the stage cannot take.
     pub fn prepare_linear(&self, name: &str, params: LinearParams) -> Result<Layer<dyn LinearKernel>> {
         let (_, inputs) = params.weight.dims2()?;
         Ok(Layer {
@@ -41,6 +50,9 @@ impl Ops {
     }
 
     /// Runs a prepared linear layer.
+    ///
+    /// # Errors
+    /// Tensors that do not fit the layer or one another.
     pub fn linear(&self, layer: &Layer<dyn LinearKernel>, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
         let moved = |y: &Tensor| {
             (y.elem_count() as u64 * layer.flops_per_output, bytes(x) + residual.map_or(0, bytes) + bytes(y))

@@ -46,6 +46,9 @@ pub enum Activation {
 
 impl Activation {
     /// The plain definition.
+    ///
+    /// # Errors
+    /// A type of number that the function is not defined for.
     pub fn apply(self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::None => Ok(x.clone()),

@@ -19,11 +19,17 @@ pub trait Resample: Send + Sync {
     /// Which stage this is, for the probe.
     fn stage(&self) -> &'static str;
     /// Runs it on `(batch, channels, height, width)`.
+    ///
+    /// # Errors
+    /// A tensor that is not `(b, c, h, w)`, or sides that the filter cannot take.
     fn run(&self, x: &Tensor, filter: Filter) -> Result<Tensor>;
 }
 
 impl Ops {
     /// Changes the resolution; `site` is the layer's name.
+    ///
+    /// # Errors
+    /// A tensor that is not `(b, c, h, w)`, or sides that the filter cannot take.
     pub fn resample(&self, site: &str, x: &Tensor, filter: Filter) -> Result<Tensor> {
         let moved = |y: &Tensor| {
             let flops = match filter {

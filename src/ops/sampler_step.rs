@@ -9,11 +9,17 @@ pub trait SamplerStep: Send + Sync {
     /// Which stage this is, for the probe.
     fn stage(&self) -> &'static str;
     /// All tensors have one shape; `noise` is needed where its coefficient is not zero.
+    ///
+    /// # Errors
+    /// Tensors of different shapes, or no noise where the step needs it.
     fn run(&self, x: &Tensor, output: &Tensor, noise: Option<&Tensor>, step: &Step) -> Result<Tensor>;
 }
 
 impl Ops {
     /// Moves `x` one step of the sampler along, given what the network made of it.
+    ///
+    /// # Errors
+    /// Tensors of different shapes, or no noise where the step needs it.
     pub fn sampler_step(&self, x: &Tensor, output: &Tensor, noise: Option<&Tensor>, step: &Step) -> Result<Tensor> {
         let moved =
             |y: &Tensor| (10 * y.elem_count() as u64, bytes(x) + bytes(output) + noise.map_or(0, bytes) + bytes(y));

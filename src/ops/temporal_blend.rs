@@ -17,11 +17,17 @@ pub trait TemporalBlend: Send + Sync {
     /// Which stage this is, for the probe.
     fn stage(&self) -> &'static str;
     /// Runs it on two `(batch, channels, height, width)`.
+    ///
+    /// # Errors
+    /// Frames of different shapes, or a map that does not fit them.
     fn run(&self, current: &Tensor, previous: &Tensor, alpha: Blend<'_>) -> Result<Tensor>;
 }
 
 impl Ops {
     /// Mixes a frame with the one before it.
+    ///
+    /// # Errors
+    /// Frames of different shapes, or a map that does not fit them.
     pub fn temporal_blend(&self, current: &Tensor, previous: &Tensor, alpha: Blend<'_>) -> Result<Tensor> {
         let moved = |y: &Tensor| (3 * y.elem_count() as u64, bytes(current) + bytes(previous) + bytes(y));
         let call = Call { op: Op::TemporalBlend, site: "stream.blend", stage: self.temporal_blend.stage() };

@@ -38,6 +38,9 @@ impl BlendNetwork {
 
 impl BlendRule {
     /// Mixes the new frame with the one before it, if there is one; all `(batch, 3, height, width)`.
+    ///
+    /// # Errors
+    /// Frames of different shapes, or other than three channels for a learned share.
     pub fn apply(&self, ops: &Ops, current: &Tensor, previous: Option<&Tensor>) -> Result<Tensor> {
         let Some(previous) = previous else {
             return Ok(current.clone());

@@ -52,6 +52,9 @@ impl Memory {
 
     /// Stores what was `drawn` of `frame`, both `(batch, 3, height, width)`, if its turn has come: frame 0 and each `every`
     /// after it.
+    ///
+    /// # Errors
+    /// Frames of different shapes, or sides that do not divide by 4 (by 8 where patches are read).
     pub fn store(&mut self, frame: &Tensor, drawn: &Tensor, index: u64) -> Result<()> {
         if self.config.frames == 0 || !index.is_multiple_of(self.config.every.max(1) as u64) {
             return Ok(());
@@ -79,6 +82,9 @@ impl Memory {
     }
 
     /// What the stored frames have for each patch of `frame`, mixed into it by the configured weight.
+    ///
+    /// # Errors
+    /// A frame of another shape than those stored.
     pub fn recall(&self, ops: &Ops, frame: &Tensor) -> Result<Tensor> {
         let stored: Vec<&(Tensor, Tensor)> = self.entries().filter_map(|entry| entry.patches.as_ref()).collect();
         if stored.is_empty() {

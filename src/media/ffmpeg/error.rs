@@ -98,7 +98,8 @@ pub enum FfmpegError {
     },
     /// Encoding failed.
     #[error(
-        "ffmpeg failed to write {} after {frames} {}: {said}",
+        "ffmpeg failed to write {} after {frames} {}: choose another place or format for the output, \
+         or install a full build of ffmpeg. ffmpeg says: {said}",
         path.display(), if *frames == 1 { "frame" } else { "frames" }
     )]
     Unwritable {

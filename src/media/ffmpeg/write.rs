@@ -117,7 +117,7 @@ fn failed(path: &Path, frames: u64, ended: &Ended) -> Error {
     if ["No space left on device", "Disk quota exceeded", "not enough space"].iter().any(|s| ended.said.contains(s)) {
         return Error::DiskFull { path };
     }
-    let said = if ended.is_silent() { "it ended without a word".to_owned() } else { ended.quote() };
+    let said = if ended.is_silent() { "nothing".to_owned() } else { ended.quote() };
     FfmpegError::Unwritable { path, frames, said }.into()
 }
 

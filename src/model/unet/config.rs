@@ -160,8 +160,10 @@ const FIXED: &[(&str, &[&str])] = &[
     ("reverse_transformer_layers_per_block", &[]),
 ];
 
-/// More channels, layers or levels than any known U-Net has: a damaged file, not a network.
-const MOST: usize = 1 << 14;
+/// More channels than any known U-Net has: a damaged file, not a network.
+const MOST_CHANNELS: usize = 1 << 14;
+/// Likewise for ResNet blocks in a level and transformer blocks in an attention.
+const MOST_LAYERS: usize = 16;
 
 impl UNetConfig {
     /// Reads `config.json`. Keys that change nothing here are passed over.
@@ -207,13 +209,18 @@ impl UNetConfig {
                 self.up_block_types.len()
             )));
         }
-        let sizes = [self.in_channels, self.out_channels, self.layers_per_block, self.cross_attention_dim];
-        if sizes.iter().chain(&self.block_out_channels).any(|n| !(1..=MOST).contains(n)) {
-            return Err(wrong(&format!("every number of channels and layers must lie from 1 to {MOST}")));
+        let sizes = [self.in_channels, self.out_channels, self.cross_attention_dim];
+        if sizes.iter().chain(&self.block_out_channels).any(|n| !(1..=MOST_CHANNELS).contains(n)) {
+            return Err(wrong(&format!("every number of channels must lie from 1 to {MOST_CHANNELS}")));
         }
         let (heads, layers) = (&self.attention_head_dim, &self.transformer_layers_per_block);
         if !heads.fits(levels) || !layers.fits(levels) {
             return Err(wrong("attention_head_dim and transformer_layers_per_block need a number for each level"));
+        }
+        if !(1..=MOST_LAYERS).contains(&self.layers_per_block) || (0..levels).any(|i| layers.at(i) > MOST_LAYERS) {
+            return Err(wrong(&format!(
+                "layers_per_block and transformer_layers_per_block must lie from 1 to {MOST_LAYERS}"
+            )));
         }
         for (i, channels) in self.block_out_channels.iter().enumerate() {
             if self.norm_num_groups == 0 || channels % self.norm_num_groups != 0 {
@@ -222,7 +229,7 @@ impl UNetConfig {
                     self.norm_num_groups
                 )));
             }
-            if channels % heads.at(i) != 0 || channels % 2 != 0 || layers.at(i) > MOST {
+            if channels % heads.at(i) != 0 || channels % 2 != 0 {
                 return Err(wrong(&format!("{channels} channels cannot be shared among {} heads", heads.at(i))));
             }
         }
@@ -259,7 +266,22 @@ mod tests {
         assert!(refusal(r#"{"norm_num_groups": 7}"#).contains("320 channels do not divide"));
         assert!(refusal(r#"{"attention_head_dim": [5, 10]}"#).contains("for each level"));
         assert!(refusal(r#"{"attention_head_dim": 7}"#).contains("7 heads"));
-        assert!(refusal(r#"{"in_channels": 99999999}"#).contains("from 1 to"));
+        assert!(refusal(r#"{"in_channels": 99999999}"#).contains("from 1 to 16384"));
         assert!(refusal("[]").contains("config.json"));
+    }
+
+    #[test]
+    fn layers_are_bounded() {
+        for text in [
+            r#"{"layers_per_block": 0}"#,
+            r#"{"layers_per_block": 17}"#,
+            r#"{"layers_per_block": 16384}"#,
+            r#"{"transformer_layers_per_block": 17}"#,
+            r#"{"transformer_layers_per_block": [1, 1, 1, 16384]}"#,
+        ] {
+            assert!(refusal(text).contains("layers_per_block must lie from 1 to 16"), "{text}");
+        }
+        let deepest = r#"{"layers_per_block": 16, "transformer_layers_per_block": [16, 1, 2, 10]}"#;
+        assert!(UNetConfig::from_json(deepest).is_ok());
     }
 }

@@ -110,7 +110,8 @@ impl Transformer {
             if config.use_linear_projection {
                 return linear(ops, &w, channels, channels, Activation::None);
             }
-            let weight = w.get((channels, channels, 1, 1), "weight")?.reshape((channels, channels))?;
+            // `reshape` would copy a tensor that is only a shape, before anybody knows whether a file holds as much
+            let weight = w.get((channels, channels, 1, 1), "weight")?.squeeze(3)?.squeeze(2)?;
             let bias = Some(w.get(channels, "bias")?);
             Ok(ops.prepare_linear(w.path(), LinearParams { weight, bias, activation: Activation::None })?)
         };
