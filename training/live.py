@@ -120,9 +120,9 @@ def memory_cells(frame, output):
 class Stream:
     """The model over time, the way the engine runs it: history, context memory, a few steps a frame."""
 
-    def __init__(self, model, weights, steps=2, history_noise=100, memory_ring=3, memory_every=30, seed=0):
+    def __init__(self, model, weights, steps=2, history_noise=100, memory_ring=3, memory_every=30, blend=0.95, seed=0):
         self.model, self.weights, self.steps, self.h = model, weights, steps, history_noise
-        self.ring, self.every = memory_ring, memory_every
+        self.ring, self.every, self.blend = memory_ring, memory_every, blend
         self.generator = torch.Generator().manual_seed(seed)
         self.newer = self.older = None
         self.memory, self.count = [], 0
@@ -153,5 +153,7 @@ class Stream:
         memory = torch.cat(self.memory, 1) if self.memory else None
         tokens = model.tokens(self.weights, memory)
         output = model.sample(self.noise(frame), times, frame, newer, older, h, tokens)
+        if self.newer is not None:
+            output = self.newer + (output - self.newer) * self.blend
         self.remember(frame, output)
         return output

@@ -32,7 +32,7 @@ from trainer import Trainer
 PROFILES = {
     "h100": {
         "sizes": [(64, 64, 768, 0.5), (128, 128, 192, 0.35), (144, 256, 84, 0.15)],
-        "plan": {"forcing": 13.0, "rollout": 9.0, "fewstep": 13.0},
+        "plan": {"forcing": 13.0, "rollout": 7.0, "fewstep": 6.0},
         "rate": 1e-3, "average": 0.9995, "half": True, "evaluate": 4.0,
     },
     "cpu": {

@@ -57,7 +57,8 @@ impl StreamConfig {
                 sampling: Sampling::Restyle,
                 strength: 1.0,
                 memory: MemoryConfig { frames: 4, every: 30, weight: 0.0 },
-                blend: BlendRule::Fixed(1.0),
+                // a little of the frame before takes the flicker out of what is drawn anew each time
+                blend: BlendRule::Fixed(0.95),
                 style: (0..restyling.styles.len()).map(|i| if i == 1 { 1.0 } else { 0.0 }).collect(),
                 ..common
             },
