@@ -127,6 +127,19 @@ fn strength_zero_leaves_the_input_and_the_style_matters() -> anyhow::Result<()> 
 }
 
 #[test]
+fn every_attention_tells_its_heads() -> anyhow::Result<()> {
+    let (network, _) = network(&StageSet::none());
+    let parameters = ModelSpec::Live.parameters()?;
+    let layers: Vec<&str> = parameters.iter().filter_map(|p| p.name.strip_suffix(".weight")).collect();
+    for layer in &layers {
+        assert_eq!(network.heads(layer).is_some(), layer.ends_with(".to_q"), "{layer}");
+    }
+    assert_eq!(network.heads("unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_q"), Some(3));
+    assert_eq!(network.heads("unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"), Some(4));
+    Ok(())
+}
+
+#[test]
 fn a_file_of_another_format_is_refused_by_name() -> anyhow::Result<()> {
     let load = |texts: &[(&str, &str)]| -> anyhow::Result<String> {
         let tensors = std::collections::HashMap::from([("memory.bias", Tensor::zeros(64, DType::F16, &Device::Cpu)?)]);

@@ -31,17 +31,19 @@ pub trait LayerNormKernel: Send + Sync {
 impl Ops {
     /// Prepares a layer normalisation for the slot that will run it.
     pub fn prepare_layer_norm(&self, name: &str, params: LayerNormParams) -> Result<Layer<dyn LayerNormKernel>> {
+        let bytes = self.stored_bytes([&params.weight, &params.bias]);
         Ok(Layer {
             name: name.to_owned(),
             stage: self.layer_norm.stage(),
             flops_per_output: 8,
+            bytes,
             kernel: self.layer_norm.prepare(params)?,
         })
     }
 
     /// Runs a prepared layer normalisation.
     pub fn layer_norm(&self, layer: &Layer<dyn LayerNormKernel>, x: &Tensor) -> Result<Tensor> {
-        let moved = |y: &Tensor| (y.elem_count() as u64 * layer.flops_per_output, bytes(x) + bytes(y));
+        let moved = |y: &Tensor| (y.elem_count() as u64 * layer.flops_per_output, bytes(x) + layer.bytes + bytes(y));
         self.probe.run(Call { op: Op::LayerNorm, site: &layer.name, stage: layer.stage }, moved, || layer.kernel.run(x))
     }
 }
