@@ -1,11 +1,14 @@
-//! Stamps the build for `--version` and for results. Compiles `cuda-kernels/` when a feature needs it.
+//! Stamps the build for `--version` and for results.
+use std::path::Path;
 use std::process::Command;
 
+/// What the program is built from: each change may make the tree differ from its commit, and the stamp must say so.
+const SOURCES: [&str; 7] = ["Cargo.lock", "Cargo.toml", "assets", "build.rs", "cuda-kernels", "src", "stages"];
+
 fn main() {
-    println!("cargo::rerun-if-changed=build.rs");
     // a path that is not there would count as changed at every build
-    if std::path::Path::new("cuda-kernels").exists() {
-        println!("cargo::rerun-if-changed=cuda-kernels");
+    for path in SOURCES.into_iter().filter(|path| Path::new(path).exists()) {
+        println!("cargo::rerun-if-changed={path}");
     }
     stamp("MIRAGE_GIT_REVISION", &git_revision());
     stamp("MIRAGE_TARGET", &variable("TARGET"));

@@ -307,6 +307,38 @@ fn validate_passes_and_advises() {
     assert!(said.contains("cases agree"), "{said}");
     assert!(said.contains("unets.0.enc1.conv_layers.0") && said.contains("pad to 8 input channels"), "{said}");
     assert!(!said.contains("WRONG"), "{said}");
+    let said = refusal(&["validate", "--size", "8x24"]);
+    assert!(said.contains("divide by 16") && said.contains("16x32"), "{said}");
+}
+
+#[test]
+fn a_paced_run_is_checked_and_told_in_full() {
+    let dir = folder();
+    let json = path(&dir, "paced.json");
+    let paced = ["bench", "--paced", "1000", "--model", "reference-tiny", "--size", "16x16", "--steps", "1"];
+    let arguments = [&paced[..], &["--stages", "none", "--frames", "3", "--json", &json]].concat();
+    let output = mirage(&arguments).assert().success().get_output().clone();
+    let said = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(said.contains("of 3 frames finished") && said.contains("random"), "{said}");
+    let report: serde_json::Value =
+        serde_json::from_slice(&fs::read(&json).expect("it was written")).expect("it is JSON");
+    assert_eq!(report["status"]["kind"], "timed");
+    assert_eq!(report["paced"]["fed"], 3);
+    assert!(report["paced"]["lateness"]["p99"].is_number() && report["machine"]["cpu"].is_string(), "{report}");
+    assert!(refusal(&arguments).contains("--force"));
+    // what a paced run cannot do is refused, not passed over
+    for (option, value) in [("--chart", "x"), ("--peer", "x.py"), ("--compare", "x.json"), ("--runs", "3")] {
+        assert!(refusal(&[&paced[..], &[option, value]].concat()).contains(option), "{option}");
+    }
+    assert!(refusal(&[&paced[..], &["--markdown"]].concat()).contains("--markdown"));
+    let said = refusal(&[&paced[..], &["--stages", "ladder"]].concat());
+    assert!(said.contains("one set of stages"), "{said}");
+}
+
+#[test]
+fn a_peer_is_given_no_network_that_it_does_not_have() {
+    let said = refusal(&["bench", "--peer", "x.py"]);
+    assert!(said.contains("mirage-live") && said.contains("reference-medium"), "{said}");
 }
 
 #[test]

@@ -139,6 +139,19 @@ fn refusal(texts: &[(&str, &str)]) -> anyhow::Result<String> {
 }
 
 #[test]
+fn every_attention_tells_its_heads() -> anyhow::Result<()> {
+    let (network, _) = network(&StageSet::none());
+    let parameters = ModelSpec::Live.parameters()?;
+    let layers: Vec<&str> = parameters.iter().filter_map(|p| p.name.strip_suffix(".weight")).collect();
+    for layer in &layers {
+        assert_eq!(network.heads(layer).is_some(), layer.ends_with(".to_q"), "{layer}");
+    }
+    assert_eq!(network.heads("unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_q"), Some(3));
+    assert_eq!(network.heads("unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"), Some(4));
+    Ok(())
+}
+
+#[test]
 fn a_file_of_another_format_is_refused_by_name() -> anyhow::Result<()> {
     assert!(refusal(&[("format", "other")])?.contains("\"other\""));
     assert!(refusal(&[])?.contains("unet.conv_in.weight"));

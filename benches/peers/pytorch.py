@@ -381,6 +381,7 @@ def time_network(args, device):
 
 def time_ops(args):
     """3x3 convolutions; both layouts take turns, so that what else the machine does meets both."""
+    torch.manual_seed(args.seed)
     for channels, size in ((32, 128), (64, 64), (128, 32), (256, 16)):
         forms = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
         layers = {n: nn.Conv2d(channels, channels, 3, padding=1).to(memory_format=f) for n, f in forms.items()}

@@ -32,7 +32,7 @@ pub fn svg(report: &Report) -> String {
 <text x="24" y="34" font-size="19" fill="#111827">{}</text>
 <text x="24" y="58" font-size="13" fill="#4b5563">{}</text>
 "##,
-        escape(&format!("{}: ms", super::present::work(report))),
+        escape(&format!("{}: ms", super::present::work(w))),
         escape(&format!(
             "{}, {} threads; mirage {}",
             report.machine.cpu,

@@ -1,5 +1,6 @@
 //! A report's rows in words: cells for a terminal, a markdown table for a page.
-use super::report::{Report, Row, Status};
+use super::report::{Report, Row, Status, Work};
+use super::statistics::Summary;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -7,12 +8,10 @@ use std::path::Path;
 const OP_TITLES: [&str; 9] = ["run", "ms", "p95", "p99", "± MAD", "GFLOP/s", "vs none", "vs before", "error"];
 
 /// Column titles of a benchmark of a network, the first aligned left.
-const TITLES: [&str; 12] = [
+const TITLES: [&str; 10] = [
     "run",
-    "ms/call",
-    "p95",
-    "p99",
-    "ms/sequence",
+    "ms/call: median / p95 / p99",
+    "ms/sequence: median / p95 / p99",
     "± MAD",
     "fps",
     "vs none",
@@ -22,8 +21,11 @@ const TITLES: [&str; 12] = [
     "error",
 ];
 
-/// What random weights mean for these numbers; printed with every table.
+/// What random weights mean for these numbers; printed with every table that they made.
 pub const RANDOM_WEIGHTS: &str = "Weights by formula are random: this measures speed, what is drawn is not video.";
+
+/// What a peer's error is of; printed with every table that has one.
+pub const PEER_ERROR: &str = "Another engine's error is from its own f32, the others are from plain Candle.";
 
 /// Column titles, the first aligned left.
 pub fn titles(report: &Report) -> &'static [&'static str] {
@@ -33,30 +35,40 @@ pub fn titles(report: &Report) -> &'static [&'static str] {
 /// What stands for the model's name where single ops are measured.
 pub const OPS: &str = "single ops";
 
-/// The cells of row `i`.
-pub fn cells(report: &Report, i: usize) -> Vec<String> {
-    let row = &report.rows[i];
-    let reason = match &row.status {
+/// Why something was not timed.
+pub fn reason(status: &Status) -> Option<String> {
+    match status {
         Status::Timed => None,
         Status::NoCall => Some("not timed: ran no call".to_owned()),
         Status::Refused(why) => Some(format!("refused: {why}")),
         Status::Wrong(why) => Some(format!("WRONG, not timed: {why}")),
-    };
-    if let Some(reason) = reason {
+    }
+}
+
+/// Whether a row's error is of another kind than the others': see [`PEER_ERROR`].
+pub fn has_peer_error(report: &Report) -> bool {
+    report.rows.iter().any(|row| row.is_peer() && row.error.is_some())
+}
+
+/// The cells of row `i`.
+pub fn cells(report: &Report, i: usize) -> Vec<String> {
+    let row = &report.rows[i];
+    if let Some(reason) = reason(&row.status) {
         return vec![row.title(), reason];
     }
     let number = |value: Option<f64>, digits: usize| value.map_or("–".to_owned(), |v| format!("{v:.digits$}"));
     let times = |value: Option<f64>| value.map_or("–".to_owned(), |v| format!("{v:.2} ×"));
     let mebibytes = |bytes: Option<u64>| number(bytes.map(|b| b as f64 / f64::from(1 << 20)), 1);
-    let call = |f: fn(&super::statistics::Summary) -> f64| number(row.call.as_ref().map(f), 2);
-    let sequence = |f: fn(&super::statistics::Summary) -> f64| number(row.sequence.as_ref().map(f), 2);
+    let quantiles = |summary: Option<&Summary>| {
+        summary.map_or("–".to_owned(), |s| format!("{:.2} / {:.2} / {:.2}", s.median, s.p95, s.p99))
+    };
     let against_none = times(report.none(i).and_then(|j| report.speedup(i, j)));
     // the rungs stand on each other, other engines do not
     let before = report.before(i).filter(|_| !row.is_peer());
     let against_before = times(before.and_then(|j| report.speedup(i, j)));
     let error = row.error.map_or("–".to_owned(), |e| format!("{e:.1e}"));
     if report.work.model == OPS {
-        let fine = |f: fn(&super::statistics::Summary) -> f64| number(row.sequence.as_ref().map(f), 3);
+        let fine = |f: fn(&Summary) -> f64| number(row.sequence.as_ref().map(f), 3);
         let rate = row.flops.zip(row.sequence.as_ref()).map(|(flops, s)| flops as f64 / s.median / 1e6);
         return vec![
             row.title(),
@@ -72,11 +84,9 @@ pub fn cells(report: &Report, i: usize) -> Vec<String> {
     }
     vec![
         row.title(),
-        call(|s| s.median),
-        call(|s| s.p95),
-        call(|s| s.p99),
-        sequence(|s| s.median),
-        sequence(|s| s.mad),
+        quantiles(row.call.as_ref()),
+        quantiles(row.sequence.as_ref()),
+        number(row.sequence.as_ref().map(|s| s.mad), 2),
         number(row.frames_per_second(report.work.batch), 2),
         against_none,
         against_before,
@@ -93,8 +103,7 @@ pub fn callers(row: &Row) -> String {
 }
 
 /// What every row did, in words.
-pub fn work(report: &Report) -> String {
-    let w = &report.work;
+pub fn work(w: &Work) -> String {
     match w.model.as_str() {
         OPS => format!("{OPS} with random inputs and weights"),
         model => format!("{model} at {}x{}, batch {}, {} calls a sequence", w.width, w.height, w.batch, w.steps),
@@ -107,7 +116,7 @@ pub fn caption(report: &Report) -> String {
     let random = if w.weights == "formula" { format!(" {RANDOM_WEIGHTS}") } else { String::new() };
     format!(
         "{}, on {} ({}, {} threads); mirage {}; `{}`.{random}",
-        work(report),
+        work(w),
         w.device,
         report.machine.cpu,
         report.machine.threads,
@@ -126,6 +135,9 @@ pub fn markdown(report: &Report, file: Option<&Path>) -> String {
         let _ = writeln!(text, "| {} |", cells.join(" | ")); // a String takes every write
     }
     let _ = writeln!(text, "\n{}", caption(report));
+    if has_peer_error(report) {
+        let _ = writeln!(text, "{PEER_ERROR}");
+    }
     if let Some(file) = file {
         let _ = writeln!(text, "Report: `{}`.", file.display());
     }
@@ -157,12 +169,20 @@ mod tests {
         let refused = Row::untimed("+custom-ptx".into(), vec![], Status::Refused("no GPU".into()));
         let report = report(vec![row("none", 10.0), row("+fp16", 4.0), refused]);
         let line = cells(&report, 1).join("|");
-        assert_eq!(line, "+fp16|4.00|4.04|4.04|4.00|0.04|250.00|2.50 ×|2.50 ×|–|–|–");
+        assert_eq!(line, "+fp16|4.00 / 4.04 / 4.04|4.00 / 4.04 / 4.04|0.04|250.00|2.50 ×|2.50 ×|–|–|–");
         assert_eq!(cells(&report, 2), ["+custom-ptx", "refused: no GPU"]);
-        assert_eq!(cells(&report, 0)[8], "–");
+        assert_eq!(cells(&report, 0)[6], "–");
         let text = markdown(&report, Some(Path::new("benches/runs/a.json")));
         assert!(text.contains(RANDOM_WEIGHTS) && text.contains("| +custom-ptx | refused: no GPU |"), "{text}");
         assert!(text.contains("\nReport: `benches/runs/a.json`.\n"), "{text}");
+        assert!(!text.contains(PEER_ERROR), "{text}");
+    }
+
+    #[test]
+    fn the_error_of_another_engine_is_told_apart() {
+        let peer = Row { error: Some(0.0), ..row("PyTorch f32", 5.0) };
+        let text = markdown(&report(vec![row("none", 10.0), peer]), None);
+        assert!(text.contains(PEER_ERROR), "{text}");
     }
 
     #[test]

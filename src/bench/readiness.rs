@@ -31,14 +31,12 @@ pub struct Shape {
     pub height: usize,
     /// Pixels in a row.
     pub width: usize,
-    /// Heads of each attention.
-    pub heads: usize,
-    /// Halvings between the input and the smallest resolution.
-    pub halvings: usize,
+    /// What both sides divide by: so many times smaller is the smallest resolution.
+    pub multiple: usize,
 }
 
-/// Judges every layer.
-pub fn findings(parameters: &[Parameter], shape: Shape) -> Vec<Finding> {
+/// Judges every layer; `heads` gives the number of heads where a layer is the query projection of an attention.
+pub fn findings(parameters: &[Parameter], shape: Shape, heads: impl Fn(&str) -> Option<usize>) -> Vec<Finding> {
     let mut found = vec![];
     for p in parameters {
         let Some(layer) = p.name.strip_suffix(".weight") else { continue };
@@ -55,19 +53,21 @@ pub fn findings(parameters: &[Parameter], shape: Shape) -> Vec<Finding> {
                 });
             }
         }
-        if let Some(attention) = layer.strip_suffix(".q_proj") {
-            found.extend(head(attention, outputs, shape.heads));
+        if let Some(heads) = heads(layer) {
+            let attention = layer.rsplit_once('.').map_or(layer, |(attention, _)| attention);
+            found.extend(head(attention, outputs, heads));
         }
     }
-    let smallest = shape.batch * (shape.height >> shape.halvings) * (shape.width >> shape.halvings);
+    let (height, width) = (shape.height / shape.multiple, shape.width / shape.multiple);
+    let smallest = shape.batch * height * width;
     if smallest < TILE_ROWS {
         found.push(Finding {
-            layer: format!("all layers at {}x{}", shape.width >> shape.halvings, shape.height >> shape.halvings),
+            layer: format!("all layers at {width}x{height}"),
             fault: format!(
                 "{smallest} pixels fill {} % of a tile of {TILE_ROWS} rows: these layers are bound by reading their weights",
                 100 * smallest / TILE_ROWS
             ),
-            change: format!("batch {} frames, or draw a larger picture", TILE_ROWS.div_ceil(smallest / shape.batch.max(1))),
+            change: format!("batch {} frames, or draw a larger picture", TILE_ROWS.div_ceil((height * width).max(1))),
         });
     }
     found
@@ -96,7 +96,11 @@ fn head(attention: &str, channels: usize, heads: usize) -> Option<Finding> {
 mod tests {
     use super::*;
 
-    const SHAPE: Shape = Shape { batch: 1, height: 64, width: 64, heads: 16, halvings: 4 };
+    const SHAPE: Shape = Shape { batch: 1, height: 64, width: 64, multiple: 16 };
+
+    fn heads(layer: &str) -> Option<usize> {
+        layer.ends_with(".q_proj").then_some(16)
+    }
 
     fn parameter(name: &str, shape: &[usize]) -> Parameter {
         Parameter { name: name.into(), shape: shape.into() }
@@ -106,13 +110,13 @@ mod tests {
     fn a_layer_that_fits_is_not_listed() {
         let shape = Shape { batch: 4, ..SHAPE };
         let fitting = [parameter("a.weight", &[64, 128, 3, 3]), parameter("b.q_proj.weight", &[128, 128])];
-        assert_eq!(findings(&fitting, shape), []);
+        assert_eq!(findings(&fitting, shape, heads), []);
     }
 
     #[test]
     fn each_fault_names_its_layer_and_a_change() {
         let faulty = [parameter("in.weight", &[64, 3, 3, 3]), parameter("attn.q_proj.weight", &[192, 192])];
-        let found = findings(&faulty, SHAPE);
+        let found = findings(&faulty, SHAPE, heads);
         assert_eq!(found.len(), 3);
         assert_eq!((found[0].layer.as_str(), found[0].change.as_str()), ("in", "pad to 8 input channels"));
         assert_eq!(found[1].layer, "attn");
@@ -123,5 +127,7 @@ mod tests {
             "16 pixels fill 25 % of a tile of 64 rows: these layers are bound by reading their weights"
         );
         assert_eq!(found[2].change, "batch 4 frames, or draw a larger picture");
+        // a picture smaller than the smallest resolution is no reason to panic
+        assert_eq!(findings(&[], Shape { height: 8, ..SHAPE }, heads).len(), 1);
     }
 }

@@ -84,7 +84,8 @@ pub struct Row {
     pub activations: Option<u64>,
     /// Bytes that the weights occupy as prepared.
     pub weights: Option<u64>,
-    /// Largest difference from plain Candle in f32, as a share of the largest magnitude.
+    /// Largest difference as a share of the largest magnitude: of a rung from plain Candle in f32, of a peer from that
+    /// engine's own f32, which says nothing of how far it is from Candle.
     pub error: Option<f64>,
     /// Calls in one sequence by op and stage, as `conv2d:fused-ops`.
     pub calls: Vec<(String, u64)>,

@@ -3,10 +3,11 @@ use super::Verdict;
 use super::options::{DeviceSpec, Size, StageOptions};
 use super::table::table;
 use crate::bench::readiness::{self, Shape};
-use crate::model::{ModelSpec, reference};
-use crate::ops::cases;
+use crate::model::{FrameNetwork, ModelSpec, Parameter, Weights};
+use crate::ops::{Ops, cases};
 use crate::stages::StageSet;
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use candle_core::Device;
 use clap::Args;
 
 /// Checks the stages on this machine, and a network's sizes against what tensor cores want.
@@ -28,7 +29,7 @@ pub struct Arguments {
     /// Where to run: cpu, cuda or cuda:NUMBER.
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     device: DeviceSpec,
-    /// The size of a frame, WIDTHxHEIGHT.
+    /// The size of a frame, WIDTHxHEIGHT, sides that divide by 16.
     #[arg(long, default_value = "64x64", value_name = "SIZE")]
     size: Size,
     /// Frames in a batch.
@@ -40,6 +41,17 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments) -> Result<Verdict> {
+    // shapes alone: no weights are needed to judge sizes
+    let shapes = Weights::shapes();
+    let network = arguments.model.load(&Ops::reference(&Device::Cpu), &shapes)?;
+    let (size, multiple) = (arguments.size, network.multiple() as u32);
+    ensure!(
+        size.width.is_multiple_of(multiple) && size.height.is_multiple_of(multiple),
+        "--size {size}: {} takes sides that divide by {multiple}, such as {}x{}",
+        arguments.model,
+        size.width.next_multiple_of(multiple),
+        size.height.next_multiple_of(multiple)
+    );
     let device = arguments.device.open()?;
     let (set, ops) = arguments.stages.install(&device)?;
     let seed = arguments.seed.unwrap_or_else(rand::random);
@@ -59,20 +71,23 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
     say!("{table}");
     say!("{} of {checked} cases agree with their definition.", checked - wrong);
 
-    readiness_report(arguments, &set)?;
+    readiness_report(arguments, &set, &*network, &shapes.asked())?;
     Ok(if wrong == 0 { Verdict::Passed } else { Verdict::Failed })
 }
 
-fn readiness_report(arguments: &Arguments, set: &StageSet) -> Result<()> {
-    let parameters = arguments.model.parameters()?;
+fn readiness_report(
+    arguments: &Arguments,
+    set: &StageSet,
+    network: &dyn FrameNetwork,
+    parameters: &[Parameter],
+) -> Result<()> {
     let shape = Shape {
         batch: arguments.batch.into(),
         height: arguments.size.height as usize,
         width: arguments.size.width as usize,
-        heads: reference::HEADS,
-        halvings: reference::MULTIPLE.ilog2() as usize,
+        multiple: network.multiple(),
     };
-    let findings = readiness::findings(&parameters, shape);
+    let findings = readiness::findings(parameters, shape, |layer| network.heads(layer));
     say!("\nTensor-core readiness of {} at {}, batch {}:", arguments.model, arguments.size, arguments.batch);
     for (stage, layout) in [
         ("fp16", "weights and activations are f32: tensor cores want halves; add fp16 to --stages"),

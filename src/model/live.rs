@@ -142,6 +142,10 @@ impl FrameNetwork for Live {
         Some(&self.restyling)
     }
 
+    fn heads(&self, layer: &str) -> Option<usize> {
+        self.unet.heads(layer)
+    }
+
     fn condition(&self, ops: &Ops, given: &Given<'_>) -> Result<Condition> {
         let batch = given.frame.dim(0)?;
         let images = [given.frame, given.history[0], given.history[1]];

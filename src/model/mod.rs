@@ -69,6 +69,10 @@ pub trait FrameNetwork: Send + Sync {
     fn restyling(&self) -> Option<&Restyling> {
         None
     }
+    /// Heads of the attention whose query projection is the layer of this name; `None` for every other layer.
+    fn heads(&self, _layer: &str) -> Option<usize> {
+        None
+    }
     /// Works out what all calls of a frame share.
     ///
     /// # Errors
@@ -117,6 +121,10 @@ impl FrameNetwork for Reference {
 
     fn timesteps(&self) -> usize {
         reference::TIMESTEPS
+    }
+
+    fn heads(&self, layer: &str) -> Option<usize> {
+        layer.ends_with(".q_proj").then_some(reference::HEADS)
     }
 
     fn condition(&self, _: &Ops, given: &Given<'_>) -> Result<Condition> {

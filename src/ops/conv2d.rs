@@ -81,10 +81,13 @@ impl Ops {
     /// Parameters whose shapes do not agree or that the stage cannot take.
     pub fn prepare_conv2d(&self, name: &str, params: Conv2dParams) -> Result<Layer<dyn Conv2dKernel>> {
         let (_, i, kh, kw) = params.weight.dims4()?;
+        let norm = params.norm.iter().flat_map(|n| [&n.weight, &n.bias, &n.running_mean, &n.running_var]);
+        let bytes = self.stored_bytes([&params.weight].into_iter().chain(&params.bias).chain(norm));
         Ok(Layer {
             name: name.to_owned(),
             stage: self.conv2d.stage(),
             flops_per_output: 2 * (i * kh * kw) as u64,
+            bytes,
             kernel: self.conv2d.prepare(params)?,
         })
     }
@@ -99,7 +102,7 @@ impl Ops {
             let given = [Some(input.x), input.skip, input.shift, input.residual];
             (
                 y.elem_count() as u64 * layer.flops_per_output,
-                given.iter().flatten().map(|t| bytes(t)).sum::<u64>() + bytes(y),
+                given.iter().flatten().map(|t| bytes(t)).sum::<u64>() + layer.bytes + bytes(y),
             )
         };
         self.probe

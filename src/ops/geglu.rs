@@ -39,10 +39,12 @@ impl Ops {
     /// Parameters whose shapes do not agree or that the stage cannot take.
     pub fn prepare_geglu(&self, name: &str, params: GegluParams) -> Result<Layer<dyn GegluKernel>> {
         let (_, inputs) = params.weight.dims2()?;
+        let bytes = self.stored_bytes([&params.weight, &params.bias]);
         Ok(Layer {
             name: name.to_owned(),
             stage: self.geglu.stage(),
             flops_per_output: 4 * inputs as u64,
+            bytes,
             kernel: self.geglu.prepare(params)?,
         })
     }
@@ -52,7 +54,7 @@ impl Ops {
     /// # Errors
     /// Tensors that do not fit the layer or one another.
     pub fn geglu(&self, layer: &Layer<dyn GegluKernel>, x: &Tensor) -> Result<Tensor> {
-        let moved = |y: &Tensor| (y.elem_count() as u64 * layer.flops_per_output, bytes(x) + bytes(y));
+        let moved = |y: &Tensor| (y.elem_count() as u64 * layer.flops_per_output, bytes(x) + layer.bytes + bytes(y));
         self.probe.run(Call { op: Op::Geglu, site: &layer.name, stage: layer.stage }, moved, || layer.kernel.run(x))
     }
 }

@@ -44,10 +44,12 @@ impl Ops {
     /// # Errors
     /// Parameters whose shapes do not agree or that the stage cannot take.
     pub fn prepare_group_norm(&self, name: &str, params: GroupNormParams) -> Result<Layer<dyn GroupNormKernel>> {
+        let bytes = self.stored_bytes([&params.weight, &params.bias]);
         Ok(Layer {
             name: name.to_owned(),
             stage: self.group_norm.stage(),
             flops_per_output: 8,
+            bytes,
             kernel: self.group_norm.prepare(params)?,
         })
     }
@@ -57,7 +59,7 @@ impl Ops {
     /// # Errors
     /// Tensors that do not fit the layer or one another.
     pub fn group_norm(&self, layer: &Layer<dyn GroupNormKernel>, x: &Tensor) -> Result<Tensor> {
-        let moved = |y: &Tensor| (y.elem_count() as u64 * layer.flops_per_output, bytes(x) + bytes(y));
+        let moved = |y: &Tensor| (y.elem_count() as u64 * layer.flops_per_output, bytes(x) + layer.bytes + bytes(y));
         self.probe.run(Call { op: Op::GroupNorm, site: &layer.name, stage: layer.stage }, moved, || layer.kernel.run(x))
     }
 }

@@ -40,10 +40,12 @@ impl Ops {
     /// # Errors
     /// Parameters whose shapes do not agree or that the stage cannot take.
     pub fn prepare_layer_norm(&self, name: &str, params: LayerNormParams) -> Result<Layer<dyn LayerNormKernel>> {
+        let bytes = self.stored_bytes([&params.weight, &params.bias]);
         Ok(Layer {
             name: name.to_owned(),
             stage: self.layer_norm.stage(),
             flops_per_output: 8,
+            bytes,
             kernel: self.layer_norm.prepare(params)?,
         })
     }
@@ -53,7 +55,7 @@ impl Ops {
     /// # Errors
     /// Tensors that do not fit the layer or one another.
     pub fn layer_norm(&self, layer: &Layer<dyn LayerNormKernel>, x: &Tensor) -> Result<Tensor> {
-        let moved = |y: &Tensor| (y.elem_count() as u64 * layer.flops_per_output, bytes(x) + bytes(y));
+        let moved = |y: &Tensor| (y.elem_count() as u64 * layer.flops_per_output, bytes(x) + layer.bytes + bytes(y));
         self.probe.run(Call { op: Op::LayerNorm, site: &layer.name, stage: layer.stage }, moved, || layer.kernel.run(x))
     }
 }

@@ -41,10 +41,12 @@ impl Ops {
     /// Parameters whose shapes do not agree or that the stage cannot take.
     pub fn prepare_linear(&self, name: &str, params: LinearParams) -> Result<Layer<dyn LinearKernel>> {
         let (_, inputs) = params.weight.dims2()?;
+        let bytes = self.stored_bytes([&params.weight].into_iter().chain(&params.bias));
         Ok(Layer {
             name: name.to_owned(),
             stage: self.linear.stage(),
             flops_per_output: 2 * inputs as u64,
+            bytes,
             kernel: self.linear.prepare(params)?,
         })
     }
@@ -55,7 +57,8 @@ impl Ops {
     /// Tensors that do not fit the layer or one another.
     pub fn linear(&self, layer: &Layer<dyn LinearKernel>, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
         let moved = |y: &Tensor| {
-            (y.elem_count() as u64 * layer.flops_per_output, bytes(x) + residual.map_or(0, bytes) + bytes(y))
+            let seam = bytes(x) + residual.map_or(0, bytes) + bytes(y);
+            (y.elem_count() as u64 * layer.flops_per_output, seam + layer.bytes)
         };
         self.probe.run(Call { op: Op::Linear, site: &layer.name, stage: layer.stage }, moved, || {
             layer.kernel.run(x, residual)

@@ -84,7 +84,7 @@ pub struct Record {
     pub time: Duration,
     /// Multiplications and additions by the op's formula, whoever ran it.
     pub flops: u64,
-    /// Bytes of the activations read and written at the seam; weights are not among them.
+    /// Bytes of the activations read and written at the seam, and of the layer's parameters in the storage type.
     pub bytes: u64,
     /// Shape of the result.
     pub shape: Vec<usize>,

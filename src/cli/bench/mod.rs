@@ -3,23 +3,28 @@ mod ops;
 mod rungs;
 mod work;
 
-use super::options::{ModelOptions, Size, StageOptions};
+use super::options::{ModelOptions, Size, WeightsOption};
 use super::{Verdict, output};
 use crate::bench::compare::{self, Tolerance};
 use crate::bench::executor::Plan;
+use crate::bench::paced::{self, Paced};
 use crate::bench::report::{Build, Report, Row, Status, Work, machine};
-use crate::bench::statistics::MANY;
-use crate::bench::{chart, paced, peers, present};
+use crate::bench::statistics::{MANY, Summary};
+use crate::bench::{chart, peers, present};
 use crate::media::FrameRate;
-use crate::model::ModelSpec;
+use crate::model::{ModelSpec, PRESETS};
 use crate::stages::StageSpec;
 use crate::stream::pacing::SystemClock;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use candle_core::Device;
 use clap::Args;
-use rungs::RungSpec;
+use rungs::{Rung, RungSpec};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
+
+/// Options of a table, which a paced run does not make.
+const TABLE_OPTIONS: [&str; 7] = ["chart", "markdown", "compare", "peer", "runs", "limit", "warmup"];
 
 /// Checks each rung of the ladder against plain Candle, then times it.
 ///
@@ -38,8 +43,9 @@ pub struct Arguments {
     #[command(flatten)]
     model: ModelOptions,
     /// The rungs: ladder (each prefix), ablate (all, one left out at a time), alone (each by itself), none, all, or a list.
-    #[arg(long, default_value = "ladder", value_name = "RUNGS")]
-    stages: RungSpec,
+    /// By default ladder, with --paced all.
+    #[arg(long, value_name = "RUNGS")]
+    stages: Option<RungSpec>,
     /// Measure single ops instead of a network: those whose case holds this text, such as conv2d.
     #[arg(long, value_name = "TEXT", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["model", "weights", "paced"])]
     ops: Option<String>,
@@ -83,14 +89,16 @@ pub struct Arguments {
     /// How much slower a row may be, beyond its noise.
     #[arg(long, default_value = "5%", value_name = "SHARE")]
     tolerance: Tolerance,
-    /// A script that does the same work in another engine; may be given more than once.
+    /// A script that does the same work in another engine, for the reference network and single ops; may be given more
+    /// than once.
     #[arg(long, value_name = "SCRIPT")]
     peer: Vec<PathBuf>,
     /// The Python that runs peers.
     #[arg(long, default_value = "python3", value_name = "PROGRAM")]
     python: PathBuf,
-    /// Feed frames on the clock at this rate, through all stages, and report lateness and drops.
-    #[arg(long, value_name = "RATE")]
+    /// Feed frames on the clock at this rate to one set of stages, and report lateness and drops; there is no table
+    /// then, so nothing to chart or to compare.
+    #[arg(long, value_name = "RATE", conflicts_with_all = TABLE_OPTIONS)]
     paced: Option<FrameRate>,
     /// Frames of a paced run.
     #[arg(long, default_value_t = 120, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -105,9 +113,6 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
     for path in arguments.json.iter().cloned().chain(chart_files(arguments)) {
         output::refuse_existing(&path, arguments.force)?;
     }
-    if let Some(rate) = arguments.paced {
-        return run_paced(arguments, rate);
-    }
     if let Some(path) = &arguments.from {
         let report = Report::load(path)?;
         say!("{}\n{}", present::caption(&report), header(&report));
@@ -116,6 +121,8 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
         }
         return finish(arguments, &report, old.as_ref());
     }
+    refuse_foreign_work(arguments)?;
+    let seed = arguments.seed.unwrap_or_else(rand::random);
     let mut report = Report {
         machine: machine(),
         build: Build { version: super::version().replace('\n', "; ") },
@@ -124,19 +131,22 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
         work: work(arguments),
         rows: vec![],
     };
+    if let Some(rate) = arguments.paced {
+        return run_paced(arguments, rate, seed, report);
+    }
     say!("{}\n{}", present::caption(&report), header(&report));
     match &arguments.ops {
-        Some(filter) => ops::run(arguments, filter, |row| push(&mut report, row, arguments))?,
+        Some(filter) => ops::run(arguments, filter, seed, |row| push(&mut report, row, arguments))?,
         None => {
-            let bench = work::Bench::new(arguments)?;
-            for rung in arguments.stages.rungs(&bench.device) {
+            let bench = work::Bench::new(arguments, seed)?;
+            for rung in arguments.rungs(&bench.device) {
                 push(&mut report, bench.row(&rung)?, arguments)?;
             }
         }
     }
     for script in &arguments.peer {
         let mut saved = Ok(());
-        peers::run(&script.display().to_string(), &mut peer(arguments, script), |row| {
+        peers::run(&script.display().to_string(), &mut peer(arguments, script, seed), |row| {
             if saved.is_ok() {
                 saved = push(&mut report, row, arguments);
             }
@@ -144,6 +154,28 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
         saved?;
     }
     finish(arguments, &report, old.as_ref())
+}
+
+impl Arguments {
+    /// What the rows of the table are.
+    fn rungs(&self, device: &Device) -> Vec<Rung> {
+        self.stages.as_ref().unwrap_or(&RungSpec::Ladder).rungs(device)
+    }
+}
+
+/// Peers know the reference network by the number of its channels, and its weights by their formula.
+fn refuse_foreign_work(arguments: &Arguments) -> Result<()> {
+    let (model, weights) = (arguments.model.model, arguments.model.weights());
+    let reference = |model: ModelSpec| matches!(model, ModelSpec::Reference { .. });
+    let known = reference(model) && weights == WeightsOption::Formula;
+    let names: Vec<&str> = PRESETS.iter().filter(|p| reference(p.spec)).map(|p| p.name).collect();
+    ensure!(
+        arguments.peer.is_empty() || arguments.ops.is_some() || known,
+        "--peer: other engines do not have {model} on weights {weights}, so there is nothing to compare: choose \
+         --model {} or reference:CHANNELS, on weights by formula",
+        names.join(", ")
+    );
+    Ok(())
 }
 
 fn work(arguments: &Arguments) -> Work {
@@ -204,7 +236,7 @@ fn columns(name_columns: usize, titles: &[&str], cells: &str) -> String {
     format!("{name:<name_columns$}  {}", numbers.join("  "))
 }
 
-fn peer(arguments: &Arguments, script: &Path) -> Command {
+fn peer(arguments: &Arguments, script: &Path, seed: u64) -> Command {
     let mut command = Command::new(&arguments.python);
     command.arg(script).arg("--json");
     if arguments.ops.is_some() {
@@ -221,6 +253,7 @@ fn peer(arguments: &Arguments, script: &Path) -> Command {
         ("--runs", arguments.runs.to_string()),
         ("--warmup", arguments.warmup.to_string()),
         ("--limit", arguments.limit.to_string()),
+        ("--seed", seed.to_string()),
         ("--threads", rayon::current_num_threads().to_string()),
         ("--device", arguments.model.device.to_string()),
     ] {
@@ -242,6 +275,9 @@ fn finish(arguments: &Arguments, report: &Report, old: Option<&Report>) -> Resul
         for warning in &row.warnings {
             say!("warning: {}: {warning}", row.title());
         }
+    }
+    if present::has_peer_error(report) {
+        say!("{}", present::PEER_ERROR);
     }
     if report.rows.iter().any(|row| row.sequence.as_ref().is_some_and(|s| s.count < MANY)) {
         say!(
@@ -287,49 +323,60 @@ fn show_changes(old: &Report, new: &Report, tolerance: Tolerance) -> Result<bool
     Ok(changes.iter().any(|c| c.regressed))
 }
 
-fn run_paced(arguments: &Arguments, rate: FrameRate) -> Result<Verdict> {
-    let RungSpec::Set(spec) = &arguments.stages else {
-        // one set of stages can be fed by the clock, and by default it is all of them
-        return run_paced_with(arguments, rate, &StageSpec::All);
+/// Feeds one set of stages by the clock, if it is right; `head` says of what, where and when.
+fn run_paced(arguments: &Arguments, rate: FrameRate, seed: u64, head: Report) -> Result<Verdict> {
+    let spec = match &arguments.stages {
+        None => StageSpec::All,
+        Some(RungSpec::Set(spec)) => spec.clone(),
+        Some(_) => bail!("--paced feeds one set of stages by the clock: give --stages none, all or a list of stages"),
     };
-    run_paced_with(arguments, rate, spec)
-}
-
-fn run_paced_with(arguments: &Arguments, rate: FrameRate, stages: &StageSpec) -> Result<Verdict> {
-    let device = arguments.model.device.open()?;
-    let (set, ops) = StageOptions { stages: stages.clone() }.install(&device)?;
+    let bench = work::Bench::new(arguments, seed)?;
+    let set = spec.resolve(&bench.device);
+    let ops = set.install(&bench.device)?;
     let network = arguments.model.load(&ops)?;
-    let [x, mut previous] = work::inputs(arguments, &ops)?;
+    let inputs = bench.inputs(&ops)?;
+    let check = bench.check(&*network, &ops, &inputs, set.names().last().copied())?;
+    let [x, mut previous] = inputs;
     let mut frame = || -> Result<()> {
         previous = work::sequence(&*network, &ops, &x, &previous, arguments.steps, |_| ())?;
-        Ok(device.synchronize()?)
+        Ok(bench.device.synchronize()?)
     };
-    frame()?;
-    let paced = paced::run(rate, arguments.frames, SystemClock::default(), |_| frame())?;
-    let lateness = paced.lateness.context("no frame was finished")?;
-    ensure!(paced.pacing.finished > 0, "no frame was finished");
-    say!(
-        "{} at {}, {} calls a frame, stages {set} on {}, fed at {:.2} frames/s",
-        arguments.model.model,
-        arguments.size,
-        arguments.steps,
-        arguments.model.device,
-        f64::from(rate.numerator) / f64::from(rate.denominator)
-    );
-    say!(
-        "{} of {} frames finished, {} dropped for newer ones, {} late",
-        paced.pacing.finished,
-        arguments.frames,
-        paced.pacing.dropped,
-        paced.pacing.late
-    );
-    say!(
-        "lateness: median {:.2} ms, p95 {:.2}, p99 {:.2}, worst {:.2}",
-        lateness.median,
-        lateness.p95,
-        lateness.p99,
-        lateness.max
-    );
-    say!("{}", present::RANDOM_WEIGHTS);
-    Ok(Verdict::Passed)
+    let paced = if check.status == Status::Timed {
+        frame()?;
+        Some(paced::run(rate, arguments.frames, SystemClock::default(), |_| frame())?)
+    } else {
+        None
+    };
+    let Report { machine, build, command, unix_time, work, .. } = head;
+    let report = paced::Report {
+        machine,
+        build,
+        command,
+        unix_time,
+        work,
+        stages: set.names().iter().map(|s| (*s).to_owned()).collect(),
+        status: check.status,
+        error: check.error,
+        rate: rate.as_f64(),
+        paced,
+    };
+    say!("{}, stages {set} on {}, fed at {:.2} frames/s", present::work(&report.work), report.work.device, report.rate);
+    if let Some(why) = present::reason(&report.status) {
+        say!("{why}");
+    }
+    if let Some(Paced { fed, finished, late, dropped, lateness }) = &report.paced {
+        say!("{finished} of {fed} frames finished, {dropped} dropped for newer ones, {late} late");
+        if let Some(Summary { median, p95, p99, max, .. }) = lateness {
+            say!("lateness: median {median:.2} ms, p95 {p95:.2}, p99 {p99:.2}, worst {max:.2}");
+        }
+    }
+    if report.work.weights == "formula" {
+        say!("{}", present::RANDOM_WEIGHTS);
+    }
+    if let Some(path) = &arguments.json {
+        let mut json = serde_json::to_vec_pretty(&report)?;
+        json.push(b'\n');
+        output::write(path, &json, arguments.force)?;
+    }
+    Ok(if report.status == Status::Timed { Verdict::Passed } else { Verdict::Failed })
 }

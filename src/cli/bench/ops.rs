@@ -16,14 +16,13 @@ const PLAN: Plan = Plan { warmup: 10, runs: 5000, limit: Duration::from_secs(1) 
 ///
 /// # Errors
 /// No case holds the filter; whatever a slot reports.
-pub fn run(arguments: &Arguments, filter: &str, mut push: impl FnMut(Row) -> Result<()>) -> Result<()> {
+pub fn run(arguments: &Arguments, filter: &str, seed: u64, mut push: impl FnMut(Row) -> Result<()>) -> Result<()> {
     let device = arguments.model.device.open()?;
-    let seed = arguments.seed.unwrap_or_else(rand::random);
     let cases: Vec<_> = cases::timed().into_iter().filter(|case| case.to_string().contains(filter)).collect();
     ensure!(!cases.is_empty(), "no op case holds {filter:?}; without a text, --ops measures them all");
     for case in cases {
         let mut known = vec![];
-        for rung in arguments.stages.rungs(&device) {
+        for rung in arguments.rungs(&device) {
             let of_case = |row| Row { case: Some(case.to_string()), ..row };
             let stages: Vec<String> = rung.stages.names().iter().map(|s| (*s).to_owned()).collect();
             let ops = match rung.stages.install(&device) {

@@ -8,8 +8,7 @@ use crate::bench::statistics::Summary;
 use crate::model::{FrameNetwork, call_alone};
 use crate::ops::Ops;
 use crate::ops::cases::largest_difference;
-use crate::ops::probe::Mode;
-use crate::stages::StageSpec;
+use crate::ops::probe::{Counts, Mode};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use rand::SeedableRng;
@@ -28,15 +27,24 @@ pub struct Bench<'a> {
     seed: u64,
     exact: Tensor,
     magnitude: f64,
-    /// Error of plain Candle with every stored value rounded to half precision; zero where no such stage is built.
+    /// Error of plain Candle with every stored value rounded to half precision.
     half_error: f64,
+}
+
+/// What one call through a set of stages showed.
+pub struct Check {
+    /// How far it is from plain Candle, as a share of the largest magnitude.
+    pub error: f64,
+    /// Who ran how many calls of which op.
+    pub counts: Counts,
+    /// Timed, unless something speaks against timing it.
+    pub status: Status,
 }
 
 impl<'a> Bench<'a> {
     /// Draws the inputs and lets plain Candle say what is right.
-    pub fn new(arguments: &'a Arguments) -> Result<Self> {
+    pub fn new(arguments: &'a Arguments, seed: u64) -> Result<Self> {
         let device = arguments.model.device.open()?;
-        let seed = arguments.seed.unwrap_or_else(rand::random);
         let mut bench = Self {
             arguments,
             seed,
@@ -47,23 +55,62 @@ impl<'a> Bench<'a> {
         };
         bench.exact = bench.draw(&Ops::reference(&bench.device))?;
         bench.magnitude = f64::from(bench.exact.abs()?.max_all()?.to_scalar::<f32>()?);
-        // a stage that is not built rounds nothing
-        let half = "fp16".parse::<StageSpec>().and_then(|s| s.resolve(&bench.device).install(&bench.device));
-        if let Ok(ops) = half {
-            bench.half_error = bench.error(&bench.draw(&ops)?)?;
-        }
+        // not by a stage that stores halves: it would be its own judge
+        bench.half_error = bench.error(&bench.draw(&Ops::rounded(&bench.device, DType::F16))?)?;
         Ok(bench)
     }
 
     fn draw(&self, ops: &Ops) -> Result<Tensor> {
         let network = self.arguments.model.load(ops)?;
-        let [x, previous] = seeded_inputs(self.arguments, ops, self.seed)?;
+        let [x, previous] = self.inputs(ops)?;
         Ok(call_alone(&*network, ops, &x, 25.0, &previous)?.to_dtype(DType::F32)?)
     }
 
     /// Share of the largest magnitude.
     fn error(&self, drawn: &Tensor) -> Result<f64> {
         Ok(largest_difference(drawn, &self.exact)? / self.magnitude)
+    }
+
+    /// A frame and the one before it, drawn at random from the seed.
+    pub fn inputs(&self, ops: &Ops) -> Result<[Tensor; 2]> {
+        let arguments = self.arguments;
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        let shape = (usize::from(arguments.batch), 3, arguments.size.height as usize, arguments.size.width as usize);
+        let mut draw = || -> Result<Tensor> {
+            let count = shape.0 * shape.1 * shape.2 * shape.3;
+            let values: Vec<f32> = (0..count).map(|_| StandardNormal.sample(&mut rng)).collect();
+            Ok(Tensor::from_vec(values, shape, &ops.device)?.to_dtype(ops.dtype)?)
+        };
+        Ok([draw()?, draw()?])
+    }
+
+    /// Compares one call with plain Candle, and sees whether the stage `newest` runs any of it.
+    pub fn check(
+        &self,
+        network: &dyn FrameNetwork,
+        ops: &Ops,
+        inputs: &[Tensor; 2],
+        newest: Option<&str>,
+    ) -> Result<Check> {
+        ops.probe.set(Mode::Count);
+        let error = self.error(&call_alone(network, ops, &inputs[0], 25.0, &inputs[1])?.to_dtype(DType::F32)?)?;
+        let counts = ops.probe.counts();
+        ops.probe.set(Mode::Off);
+        let allowed = ROUNDING + if ops.dtype == DType::F32 { 0.0 } else { 2.0 * self.half_error };
+        let status = if !error.is_finite() {
+            Status::Wrong("it gives values that are not numbers".to_owned())
+        } else if !allowed.is_finite() {
+            Status::Wrong("it cannot be checked: plain Candle overflows when values are rounded to f16".to_owned())
+        } else if error > allowed {
+            Status::Wrong(format!(
+                "it differs from plain Candle by {error:.1e} of the largest magnitude, {allowed:.1e} is allowed"
+            ))
+        } else if newest.is_some_and(|newest| !counts.keys().any(|(_, stage)| *stage == newest)) {
+            Status::NoCall
+        } else {
+            Status::Timed
+        };
+        Ok(Check { error, counts, status })
     }
 
     /// Checks and times one rung. What keeps a rung from running becomes its row.
@@ -78,23 +125,10 @@ impl<'a> Bench<'a> {
         let network = self.arguments.model.load(&ops)?;
         let weights = memory::current().saturating_sub(before) as u64;
 
-        let inputs = seeded_inputs(self.arguments, &ops, self.seed)?;
-        ops.probe.set(Mode::Count);
-        let error = self.error(&call_alone(&*network, &ops, &inputs[0], 25.0, &inputs[1])?.to_dtype(DType::F32)?)?;
-        let counts = ops.probe.counts();
-        ops.probe.set(Mode::Off);
-        let allowed = ROUNDING + if ops.dtype == DType::F32 { 0.0 } else { 2.0 * self.half_error };
-        // a comparison with NaN is false, and NaN is wrong
-        if !matches!(error.partial_cmp(&allowed), Some(std::cmp::Ordering::Less | std::cmp::Ordering::Equal)) {
-            let why = format!(
-                "it differs from plain Candle by {error:.1e} of the largest magnitude, {allowed:.1e} is allowed"
-            );
-            return Ok(Row { error: Some(error), ..untimed(Status::Wrong(why)) });
-        }
-        if let Some(newest) = rung.newest
-            && !counts.keys().any(|(_, stage)| *stage == newest)
-        {
-            return Ok(Row { error: Some(error), ..untimed(Status::NoCall) });
+        let inputs = self.inputs(&ops)?;
+        let Check { error, counts, status } = self.check(&*network, &ops, &inputs, rung.newest)?;
+        if status != Status::Timed {
+            return Ok(Row { error: Some(error), ..untimed(status) });
         }
 
         let at_rest = memory::current();
@@ -155,18 +189,54 @@ pub fn sequence(
     Ok(y)
 }
 
-/// A frame and the one before it, drawn at random from the command's seed.
-pub fn inputs(arguments: &Arguments, ops: &Ops) -> Result<[Tensor; 2]> {
-    seeded_inputs(arguments, ops, arguments.seed.unwrap_or_else(rand::random))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::conv2d::{Conv2d, Conv2dInput, Conv2dKernel, Conv2dParams};
+    use clap::Parser;
+    use std::sync::Arc;
 
-fn seeded_inputs(arguments: &Arguments, ops: &Ops, seed: u64) -> Result<[Tensor; 2]> {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let shape = (usize::from(arguments.batch), 3, arguments.size.height as usize, arguments.size.width as usize);
-    let mut draw = || -> Result<Tensor> {
-        let count = shape.0 * shape.1 * shape.2 * shape.3;
-        let values: Vec<f32> = (0..count).map(|_| StandardNormal.sample(&mut rng)).collect();
-        Ok(Tensor::from_vec(values, shape, &ops.device)?.to_dtype(ops.dtype)?)
-    };
-    Ok([draw()?, draw()?])
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    /// A convolution whose result is off by a factor.
+    struct Scaled<T>(T, f64);
+
+    impl Conv2d for Scaled<Arc<dyn Conv2d>> {
+        fn stage(&self) -> &'static str {
+            "scaled"
+        }
+
+        fn prepare(&self, params: Conv2dParams) -> candle_core::Result<Box<dyn Conv2dKernel>> {
+            Ok(Box::new(Scaled(self.0.prepare(params)?, self.1)))
+        }
+    }
+
+    impl Conv2dKernel for Scaled<Box<dyn Conv2dKernel>> {
+        fn run(&self, input: Conv2dInput<'_>) -> candle_core::Result<Tensor> {
+            self.0.run(input)? * self.1
+        }
+    }
+
+    #[test]
+    fn a_half_precision_stage_is_not_its_own_judge() {
+        let command =
+            Command::try_parse_from(["bench", "--model", "reference-tiny", "--size", "16x16", "--seed", "1"]).unwrap();
+        let bench = Bench::new(&command.arguments, 1).unwrap();
+        let status = |factor, newest| {
+            let plain = Ops::rounded(&bench.device, DType::F16);
+            let conv2d = Arc::new(Scaled(plain.conv2d.clone(), factor));
+            let ops = Ops { dtype: DType::F16, conv2d, ..plain };
+            let network = command.arguments.model.load(&ops).unwrap();
+            let inputs = bench.inputs(&ops).unwrap();
+            bench.check(&*network, &ops, &inputs, newest).unwrap().status
+        };
+        assert_eq!(status(1.0, Some("scaled")), Status::Timed);
+        assert_eq!(status(1.0, Some("other")), Status::NoCall);
+        assert!(matches!(status(1.05, None), Status::Wrong(why) if why.contains("differs from plain Candle")));
+        assert!(matches!(status(f64::NAN, None), Status::Wrong(why) if why.contains("not numbers")));
+    }
 }

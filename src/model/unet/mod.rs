@@ -167,6 +167,14 @@ impl UNet {
         Ok(ops.conv2d(&self.conv_out, &ops.group_norm(&self.conv_norm_out, &x)?)?)
     }
 
+    /// Heads of the attention whose query projection is the layer of this name.
+    pub fn heads(&self, layer: &str) -> Option<usize> {
+        let down = self.down.iter().flat_map(|level| &level.blocks);
+        let up = self.up.iter().flat_map(|level| &level.blocks);
+        let transformers = down.chain(up).filter_map(|(_, transformer)| transformer.as_ref());
+        transformers.chain([&self.mid.1]).find_map(|transformer| transformer.heads(layer))
+    }
+
     /// `silu` of the embedded timestep and class label, `(1, time)`: every ResNet block begins with it.
     fn embed(&self, ops: &Ops, timestep: f64, class_label: Option<f64>) -> Result<Tensor> {
         let c = &self.config;

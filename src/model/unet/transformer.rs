@@ -123,6 +123,12 @@ impl Transformer {
         })
     }
 
+    /// Heads of the attention whose query projection is the layer of this name.
+    pub fn heads(&self, layer: &str) -> Option<usize> {
+        let mut attentions = self.blocks.iter().flat_map(|block| [&block.attn1, &block.attn2]);
+        attentions.find(|attention| attention.to_q.name() == layer).map(|attention| attention.heads)
+    }
+
     /// `x` is `(b, c, h, w)`, `context` `(b, n, width)`.
     pub fn forward(&self, ops: &Ops, x: &Tensor, context: &Tensor) -> Result<Tensor> {
         let (b, c, h, w) = x.dims4()?;
