@@ -337,7 +337,7 @@ fn a_paced_run_is_checked_and_told_in_full() {
 
 #[test]
 fn a_peer_is_given_no_network_that_it_does_not_have() {
-    let said = refusal(&["bench", "--peer", "x.py"]);
+    let said = refusal(&["bench", "--weights", "formula", "--peer", "x.py"]);
     assert!(said.contains("mirage-live") && said.contains("reference-medium"), "{said}");
 }
 

@@ -3,10 +3,11 @@
 
     python3 benches/peers/pytorch.py --check                      # against the golden file
     mirage bench --model reference-medium --peer benches/peers/pytorch.py
+    mirage bench --size 256x144 --steps 2 --peer benches/peers/pytorch.py                      # the live model
     python3 benches/peers/pytorch.py --ops                        # the four convolutions of the CPU target
     python3 benches/peers/pytorch.py --base 16 --inputs a.safetensors --output b.safetensors   # as `mirage eval`
 
-Needs torch, numpy and safetensors. Prints one JSON object a line; refuses to time a network that does not draw what the
+Needs torch, numpy and safetensors, and for the live model diffusers. Prints one JSON object a line; refuses to time a network that does not draw what the
 golden file holds.
 """
 import argparse
@@ -25,8 +26,10 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-GOLDEN = pathlib.Path(__file__).parents[2] / "tests/golden/mirage_hello_base16_b1_32x32.safetensors"
+ROOT = pathlib.Path(__file__).parents[2]
+GOLDEN = ROOT / "tests/golden/mirage_hello_base16_b1_32x32.safetensors"
 HEADS, TIMESTEPS = 16, 50
+LIVE = "mirage-live"
 
 
 class HeavyConvBlock(nn.Module):
@@ -105,9 +108,33 @@ class Reference(nn.Module):
         return self.temporal_processor(torch.cat([y, previous], 1))
 
 
-def timesteps(calls, device):
+def timesteps(calls, device, span=TIMESTEPS):
     """Evenly spaced from 0, each a tensor on the device, as pipelines hand them over."""
-    return list((torch.arange(calls, device=device) * (TIMESTEPS / calls)).unbind())
+    return list((torch.arange(calls, device=device) * (span / calls)).unbind())
+
+
+class Live(nn.Module):
+    """The live model as `training/live.py` has it, on diffusers' U-Net, conditioned as `mirage bench` does: the second style,
+    no memory, a history at the noise of timestep 100."""
+
+    timesteps = 1000
+
+    def __init__(self):
+        super().__init__()
+        sys.path.insert(0, str(ROOT / "training"))
+        from live import LiveModel
+
+        self.model = LiveModel.load(ROOT / "assets/mirage-live.safetensors").eval()
+
+    def attention(self, sdpa):
+        from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+
+        self.model.unet.set_attn_processor(AttnProcessor2_0() if sdpa else AttnProcessor())
+
+    def forward(self, x, timestep, previous):
+        style = F.one_hot(torch.ones(len(x), dtype=torch.long, device=x.device), len(self.model.styles)).to(x.dtype)
+        times, noise = timestep.expand(len(x)), torch.full((len(x),), 100, device=x.device)
+        return self.model(x, times, x, previous, previous, noise, self.model.tokens(style)).to(x.dtype)
 
 
 def in_sequence(forward, x, previous, times, done=lambda: None):
@@ -312,7 +339,10 @@ def prepare(args, device, weights, variant):
     """The variant's way of one call and of one sequence."""
     variant.configure()
     form = torch.channels_last if variant.channels_last else torch.contiguous_format
-    model = build(args.base, weights).to(device=device, dtype=variant.dtype).to(memory_format=form)
+    model = Live() if args.model == LIVE else build(args.base, weights)
+    model = model.to(device=device, dtype=variant.dtype).to(memory_format=form)
+    if args.model == LIVE:
+        model.attention(variant.sdpa)
     for module in model.modules():
         if isinstance(module, Attention):
             module.sdpa = variant.sdpa
@@ -322,7 +352,7 @@ def prepare(args, device, weights, variant):
         fast = torch.compile(model, mode="reduce-overhead" if device.type == "cuda" else "default")
         # the next call overwrites what a compiled one returned from its graph
         forward = lambda *given: fast(*given).clone()
-    times = timesteps(args.calls, device)
+    times = timesteps(args.calls, device, getattr(model, "timesteps", TIMESTEPS))
 
     def sequence(done=lambda: None):
         return in_sequence(forward, x, previous, times, done)
@@ -367,7 +397,7 @@ def time_network(args, device):
     if not variants:
         names = "; ".join(v.name for v in VARIANTS[device.type])
         sys.exit(f"no variant is called {args.variants!r}; there are: {names}")
-    weights = formula(args.base)
+    weights = None if args.model == LIVE else formula(args.base)
     call, sequence = prepare(args, device, weights, Variant("exact"))
     exact = {"call": call(), "sequence": sequence()[-1]}
     del call, sequence
@@ -411,6 +441,7 @@ def evaluate(args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     option = parser.add_argument
+    option("--model", default="reference", choices=["reference", LIVE], help="the network")
     option("--base", type=int, default=128, help="base channels of the network")
     option("--width", type=int, default=64)
     option("--height", type=int, default=64)

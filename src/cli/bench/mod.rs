@@ -163,16 +163,20 @@ impl Arguments {
     }
 }
 
-/// Peers know the reference network by the number of its channels, and its weights by their formula.
+/// Peers know the reference network by the number of its channels, with weights by their formula, and the live model as it lies
+/// in the box.
 fn refuse_foreign_work(arguments: &Arguments) -> Result<()> {
     let (model, weights) = (arguments.model.model, arguments.model.weights());
     let reference = |model: ModelSpec| matches!(model, ModelSpec::Reference { .. });
-    let known = reference(model) && weights == WeightsOption::Formula;
+    let known = match model {
+        ModelSpec::Live => weights == WeightsOption::Trained,
+        ModelSpec::Reference { .. } => weights == WeightsOption::Formula,
+    };
     let names: Vec<&str> = PRESETS.iter().filter(|p| reference(p.spec)).map(|p| p.name).collect();
     ensure!(
         arguments.peer.is_empty() || arguments.ops.is_some() || known,
         "--peer: other engines do not have {model} on weights {weights}, so there is nothing to compare: choose \
-         --model {} or reference:CHANNELS, on weights by formula",
+         --model mirage-live on its own weights, or {} or reference:CHANNELS on weights by formula",
         names.join(", ")
     );
     Ok(())
@@ -242,9 +246,10 @@ fn peer(arguments: &Arguments, script: &Path, seed: u64) -> Command {
     if arguments.ops.is_some() {
         command.arg("--ops");
     }
-    if let ModelSpec::Reference { base } = arguments.model.model {
-        command.args(["--base", &base.to_string()]);
-    }
+    match arguments.model.model {
+        ModelSpec::Live => command.args(["--model", "mirage-live"]),
+        ModelSpec::Reference { base } => command.args(["--base", &base.to_string()]),
+    };
     for (name, value) in [
         ("--width", arguments.size.width.to_string()),
         ("--height", arguments.size.height.to_string()),
