@@ -5,7 +5,7 @@ use super::history::History;
 use super::memory::{Memory, MemoryConfig};
 use super::noise::{FrameNoise, Noise};
 use super::restyle::{Restyle, check_style, mixed_with_none, restyle};
-use crate::diffusion::{BetaSchedule, NoiseSchedule, Plan, Prediction, Sampler, Settings};
+use crate::diffusion::{BetaSchedule, NoiseSchedule, Plan, Prediction, Sampler, Settings, Start, Step};
 use crate::model::{Condition, FrameNetwork, Given};
 use crate::ops::Ops;
 use crate::{Error, Result};
@@ -173,9 +173,9 @@ impl Stream {
             (Some(plan), None) => self.image_to_image(plan, frame, before, state.index)?,
         };
         let recalled = state.memory.recall(&self.ops, &drawn)?;
-        // what leaves the range once would be fed back for ever
-        let bounded = self.config.blend.apply(&self.ops, &recalled, previous)?.clamp(-1f32, 1f32)?;
-        Ok(bounded)
+        let blended = self.config.blend.apply(&self.ops, &recalled, previous)?;
+        // what leaves the range once would be fed back for ever; a restyled frame was cut to it by its last step
+        if self.restyle.is_some() { Ok(blended) } else { Ok(blended.clamp(-1f32, 1f32)?) }
     }
 
     fn sequence(&self, frame: &Tensor, previous: &Tensor) -> Result<Tensor> {
@@ -191,7 +191,7 @@ impl Stream {
 
     fn image_to_image(&self, plan: &Plan, frame: &Tensor, previous: &Tensor, index: u64) -> Result<Tensor> {
         let mut noise = Noise::new(self.config.seed).frame(index);
-        let start = ((frame * plan.start.signal)? + (gaussian(&mut noise, frame)? * plan.start.noise)?)?;
+        let start = self.noised(frame, &gaussian(&mut noise, frame)?, plan.start)?;
         let condition = self.network.condition(&self.ops, &without_style(frame, previous))?;
         self.denoise(plan, start, &condition, &mut noise)
     }
@@ -208,8 +208,7 @@ impl Stream {
         };
         let mut noised = |past: Option<&Tensor>| -> Result<Tensor> {
             let noise = gaussian(&mut noise, frame)?;
-            let Some(past) = past else { return Ok(noise) };
-            Ok(((past * restyle.history.signal)? + (noise * restyle.history.noise)?)?)
+            past.map_or(Ok(noise.clone()), |past| self.noised(past, &noise, restyle.history))
         };
         let images = [noised(history.map(|h| h[0]))?, noised(history.map(|h| h[1]))?];
         let last = self.network.timesteps() - 1;
@@ -222,6 +221,22 @@ impl Stream {
         };
         let condition = self.network.condition(&self.ops, &given)?;
         self.denoise(&restyle.plans[usize::from(history.is_some())], start, &condition, &mut noise)
+    }
+
+    /// `signal * image + noise * gaussian`, which is a sampler's step without an estimate of the frame.
+    fn noised(&self, image: &Tensor, gaussian: &Tensor, shares: Start) -> Result<Tensor> {
+        let step = Step {
+            timestep: 0.0,
+            input_scale: 1.0,
+            x0_from_x: 0.0,
+            x0_from_out: 0.0,
+            clip: None,
+            next_from_x: shares.signal,
+            next_from_out: shares.noise,
+            next_from_x0: 0.0,
+            next_from_noise: 0.0,
+        };
+        Ok(self.ops.sampler_step(image, gaussian, None, &step)?)
     }
 
     /// All steps of a frame, from its noisy start.
