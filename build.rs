@@ -1,5 +1,5 @@
-//! Stamps the build for `--version` and for results.
-use std::path::Path;
+//! Stamps the build for `--version` and for results, and compiles the GPU kernels where the build has CUDA.
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What the program is built from: each change may make the tree differ from its commit, and the stamp must say so.
@@ -14,6 +14,51 @@ fn main() {
     stamp("MIRAGE_TARGET", &variable("TARGET"));
     stamp("MIRAGE_PROFILE", &variable("PROFILE"));
     stamp("MIRAGE_RUSTC", &first_line(Command::new(variable("RUSTC")).arg("--version")).unwrap_or_default());
+    if !variable("CARGO_FEATURE_CUDA").is_empty() {
+        for kernels in KERNELS {
+            compile(kernels);
+        }
+    }
+}
+
+/// Files of `cuda-kernels/`, each of which becomes one image.
+const KERNELS: [&str; 3] = ["conv2d", "norm", "elementwise"];
+/// Code for compute capability 8 and 9, and PTX of the latter for cards that are newer than this list.
+const CARDS: [&str; 3] =
+    ["arch=compute_80,code=sm_80", "arch=compute_90,code=sm_90", "arch=compute_90,code=compute_90"];
+
+/// Has nvcc make `NAME.fatbin` of `cuda-kernels/NAME.cu`, unless the one that is there is newer than every source.
+fn compile(name: &str) {
+    let source = PathBuf::from(format!("cuda-kernels/{name}.cu"));
+    let image = PathBuf::from(variable("OUT_DIR")).join(format!("{name}.fatbin"));
+    let changed = |path: &Path| path.metadata().and_then(|data| data.modified()).ok();
+    let newest = ["cuda-kernels/common.cuh", "cuda-kernels/ptx.cuh", "build.rs"];
+    let newest = newest.iter().map(Path::new).chain([source.as_path()]).filter_map(changed).max();
+    if changed(&image).is_some_and(|image| Some(image) > newest) {
+        return;
+    }
+    let nvcc = match variable("CUDA_HOME") {
+        home if home.is_empty() => PathBuf::from("nvcc"),
+        home => PathBuf::from(home).join("bin/nvcc"),
+    };
+    let mut command = Command::new(&nvcc);
+    command.args(["-fatbin", "-O3", "-std=c++17", "-o"]).arg(&image).arg(&source);
+    for card in CARDS {
+        command.args(["-gencode", card]);
+    }
+    match command.output() {
+        Ok(output) if output.status.success() => (),
+        Ok(output) => panic!(
+            "{} cannot compile {}:\n{}",
+            nvcc.display(),
+            source.display(),
+            String::from_utf8_lossy(&output.stderr)
+        ),
+        Err(e) => panic!(
+            "{} cannot be started: {e}; a build with CUDA needs the CUDA toolkit: put nvcc on PATH or set CUDA_HOME",
+            nvcc.display()
+        ),
+    }
 }
 
 fn stamp(name: &str, value: &str) {

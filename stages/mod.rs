@@ -18,6 +18,8 @@ mod fp16;
 pub mod fused_ops;
 #[cfg(any(feature = "flash-attn", feature = "fused-ops"))]
 pub mod simd;
+#[cfg(any(feature = "fp16", feature = "fused-ops"))]
+pub mod tensor_cores;
 
 /// One rung of the ladder.
 pub struct Stage {
@@ -88,10 +90,16 @@ impl StageSet {
         Self(LADDER.iter().map(|s| s.name).filter(|s| names.contains(s)).collect())
     }
 
-    /// Every stage of this build that can run on `device`.
+    /// Every stage of this build that can run on `device`, over those below it.
     pub fn all(device: &Device) -> Self {
-        let runs = |s: &&Stage| s.fill(Ops::reference(device)).is_ok();
-        Self(LADDER.iter().filter(runs).map(|s| s.name).collect())
+        let (mut ops, mut names) = (Ops::reference(device), vec![]);
+        for stage in LADDER {
+            if let Ok(with) = stage.fill(ops.clone()) {
+                ops = with;
+                names.push(stage.name);
+            }
+        }
+        Self(names)
     }
 
     /// The names, lowest rung first.
@@ -114,7 +122,14 @@ impl StageSet {
     /// # Errors
     /// A stage that is not in this build names the Cargo feature; one that cannot run on `device` says why.
     pub fn install(&self, device: &Device) -> Result<Ops> {
-        let mut ops = Ops::reference(device);
+        self.install_over(Ops::reference(device))
+    }
+
+    /// Fills the slots over `ops`, which may ask for another half-precision type than f16.
+    ///
+    /// # Errors
+    /// As for [`install`](Self::install).
+    pub fn install_over(&self, mut ops: Ops) -> Result<Ops> {
         for stage in LADDER.iter().filter(|s| self.0.contains(&s.name)) {
             ops = stage.fill(ops)?;
         }

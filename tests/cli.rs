@@ -301,6 +301,29 @@ fn profile_accounts_for_every_layer() {
 }
 
 #[test]
+fn a_roofline_sets_each_layer_beside_its_floor() {
+    let dir = folder();
+    let json = path(&dir, "roofline.json");
+    let arguments = ["profile", "--model", "reference-tiny", "--size", "16x16", "--calls", "1", "--roofline"];
+    let output = mirage(&[&arguments[..], &["--json", &json]].concat()).assert().success().get_output().clone();
+    let said = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(said.contains("(measured)") && said.contains("share of floor"), "{said}");
+    let stored: serde_json::Value =
+        serde_json::from_slice(&fs::read(&json).expect("it was written")).expect("it is JSON");
+    let layers = stored["layers"].as_array().expect("a list");
+    assert!(layers.len() > 100);
+    for layer in layers {
+        let (floor, seconds) =
+            (layer["floor"].as_f64().expect("a number"), layer["seconds"].as_f64().expect("a number"));
+        assert!(floor > 0.0 && seconds > 0.0, "{layer}");
+    }
+    for wrong in ["0", "-1", "NaN", "much"] {
+        let said = refusal(&[&arguments[..], &["--bandwidth", wrong]].concat());
+        assert!(said.contains("not a number above 0"), "{said}");
+    }
+}
+
+#[test]
 fn validate_passes_and_advises() {
     let output = mirage(&["validate", "--stages", "all", "--seed", "5"]).assert().success().get_output().clone();
     let said = String::from_utf8(output.stdout).expect("UTF-8");

@@ -1,4 +1,6 @@
 //! Runs a piece of work again and again: the work itself can be a network, another program or a mock.
+use crate::cuda::Timer;
+use candle_core::Device;
 use std::time::{Duration, Instant};
 
 /// Something that can be timed.
@@ -40,6 +42,18 @@ pub fn measure(work: &mut dyn Executor, plan: Plan) -> anyhow::Result<Vec<f64>> 
     Ok(timings)
 }
 
+/// Times what a closure queues on a device: on a GPU between two events of its stream, on a CPU by the wall clock.
+pub struct OnDevice<'a, F>(pub &'a Device, pub F);
+
+impl<F: FnMut() -> anyhow::Result<()>> Executor for OnDevice<'_, F> {
+    fn run(&mut self) -> anyhow::Result<Duration> {
+        let begin = Instant::now();
+        let timer = Timer::start(self.0)?;
+        (self.1)()?;
+        Ok(timer.map_or_else(|| Ok(begin.elapsed()), Timer::stop)?)
+    }
+}
+
 /// Times a closure by the wall clock.
 pub struct Timed<F>(pub F);
 
@@ -72,6 +86,15 @@ mod tests {
         let mut mock = Mock(vec![90, 80, 1, 2, 3, 4, 5]);
         assert_eq!(measure(&mut mock, PLAN).unwrap(), [1.0, 2.0, 3.0, 4.0]);
         assert_eq!(mock.0, [5]);
+    }
+
+    #[test]
+    fn a_cpu_has_the_wall_clock() {
+        let mut work = OnDevice(&Device::Cpu, || {
+            std::thread::sleep(Duration::from_millis(5));
+            Ok(())
+        });
+        assert!(work.run().unwrap() >= Duration::from_millis(5));
     }
 
     #[test]

@@ -1,4 +1,6 @@
 //! How much memory a run takes: an allocator that counts the bytes in use, for a binary to install as its own.
+use crate::cuda;
+use candle_core::Device;
 use mimalloc::MiMalloc;
 use std::alloc::{GlobalAlloc, Layout};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -70,6 +72,31 @@ pub fn peak() -> usize {
 /// Begins anew with what is in use now.
 pub fn reset_peak() {
     PEAK.store(current(), Relaxed);
+}
+
+/// Bytes in use where `device` keeps its tensors: on a GPU its memory pool and its recorded graphs, on a CPU as [`current`].
+pub fn current_on(device: &Device) -> usize {
+    finish_work(device);
+    cuda::memory(device, false).map_or_else(current, |memory| memory.current)
+}
+
+/// The most bytes that were in use there since [`reset_peak_on`].
+pub fn peak_on(device: &Device) -> usize {
+    finish_work(device);
+    cuda::memory(device, false).map_or_else(peak, |memory| memory.peak)
+}
+
+/// Begins anew with what is in use there now.
+pub fn reset_peak_on(device: &Device) {
+    finish_work(device);
+    if cuda::memory(device, true).is_none() {
+        reset_peak();
+    }
+}
+
+/// What was freed counts as free when the work queued before is done.
+fn finish_work(device: &Device) {
+    let _ = device.synchronize(); // an error of the device comes up again with the next thing asked of it
 }
 
 #[cfg(test)]

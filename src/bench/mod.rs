@@ -8,5 +8,6 @@ pub mod peers;
 pub mod present;
 pub mod readiness;
 pub mod report;
+pub mod roofline;
 pub mod statistics;
 pub mod trace;

@@ -115,11 +115,10 @@ pub fn caption(report: &Report) -> String {
     let w = &report.work;
     let random = if w.weights == "formula" { format!(" {RANDOM_WEIGHTS}") } else { String::new() };
     format!(
-        "{}, on {} ({}, {} threads); mirage {}; `{}`.{random}",
+        "{}, on {} ({}); mirage {}; `{}`.{random}",
         work(w),
         w.device,
-        report.machine.cpu,
-        report.machine.threads,
+        report.machine.processors(),
         report.build.version,
         report.command
     )

@@ -1,6 +1,8 @@
 //! A benchmark's results: what was run, on what, by whom, and what came out. Written to JSON row by row.
 use super::statistics::Summary;
+use crate::cuda;
 use crate::media::pending::PendingFile;
+use candle_core::Device;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::Path;
@@ -52,6 +54,9 @@ pub struct Machine {
     pub memory: u64,
     /// The operating system.
     pub system: String,
+    /// The GPU that did the work, where one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<String>,
 }
 
 /// The program.
@@ -204,6 +209,20 @@ pub fn machine() -> Machine {
         threads: rayon::current_num_threads(),
         memory: field(&read("/proc/meminfo"), "MemTotal").and_then(kibibytes).unwrap_or(0) * 1024,
         system: format!("{} {}", std::env::consts::OS, read("/proc/sys/kernel/osrelease").trim()),
+        gpu: None,
+    }
+}
+
+impl Machine {
+    /// The machine with the GPU that `device` is, if it is one.
+    pub fn with(self, device: &Device) -> Self {
+        Self { gpu: cuda::card(device), ..self }
+    }
+
+    /// The processor, and the GPU where one does the work.
+    pub fn processors(&self) -> String {
+        let cpu = format!("{}, {} threads", self.cpu, self.threads);
+        self.gpu.as_ref().map_or(cpu.clone(), |gpu| format!("{gpu}; {cpu}"))
     }
 }
 

@@ -164,7 +164,7 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
         .collect::<Result<Vec<_>>>()?;
     let inputs = traces.iter().map(Input::new).collect();
     let mut report = Report {
-        machine: machine(),
+        machine: machine().with(&device),
         build: Build { version: super::version().replace('\n', "; ") },
         command: super::command_line(),
         unix_time: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs()),
@@ -237,7 +237,8 @@ fn naive(engine: &Engine, scripts: &[Script], seed: u64, progress: &Progress) ->
 /// Each prefix of the stages against plain f32.
 fn stages(arguments: &Arguments, set: &StageSet, script: &Script, progress: &Progress) -> Result<Vec<EngineDrift>> {
     let device = arguments.model.device.open()?;
-    let load = |set: &StageSet| Engine::load(&arguments.model, set.install(&device)?);
+    let load =
+        |set: &StageSet| Engine::load(&arguments.model, set.install_over(arguments.stages.dtype.reference(&device))?);
     let plain = load(&StageSet::none())?;
     let prefixes = set.prefixes();
     let engines = prefixes[1..].iter().map(load).collect::<Result<Vec<_>>>()?;

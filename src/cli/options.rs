@@ -3,7 +3,7 @@ use crate::model::{FrameNetwork, Live, ModelSpec, Weights};
 use crate::ops::Ops;
 use crate::stages::{StageSet, StageSpec};
 use crate::{Error, Result};
-use candle_core::Device;
+use candle_core::{DType, Device};
 use clap::Args;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -131,6 +131,40 @@ pub struct StageOptions {
     /// The stages: none, all (that this build and device can run), or a list of fp16,flash-attn,fused-ops,custom-ptx.
     #[arg(long, default_value = "all", value_name = "LIST")]
     pub stages: StageSpec,
+    /// The half-precision type that fp16 stores: f16, or on a GPU bf16, which holds the range of f32 with 8 bits of precision.
+    #[arg(long, default_value = "f16", value_name = "TYPE")]
+    pub dtype: HalfType,
+}
+
+/// What `--dtype` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HalfType(pub DType);
+
+impl FromStr for HalfType {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "f16" => Ok(Self(DType::F16)),
+            "bf16" => Ok(Self(DType::BF16)),
+            _ => Err(Error::Stage(format!(
+                "no half-precision type {text:?}: choose f16 or bf16, or leave fp16 out of --stages for f32"
+            ))),
+        }
+    }
+}
+
+impl std::fmt::Display for HalfType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0.as_str())
+    }
+}
+
+impl HalfType {
+    /// Plain Candle on `device`, asking the stages to come for this type.
+    pub fn reference(self, device: &Device) -> Ops {
+        Ops { half: self.0, ..Ops::reference(device) }
+    }
 }
 
 impl StageOptions {
@@ -140,7 +174,7 @@ impl StageOptions {
     /// A stage that is not in this build or cannot run on the device.
     pub fn install(&self, device: &Device) -> Result<(StageSet, Ops)> {
         let set = self.stages.resolve(device);
-        let ops = set.install(device)?;
+        let ops = set.install_over(self.dtype.reference(device))?;
         Ok((set, ops))
     }
 }

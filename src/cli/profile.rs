@@ -2,12 +2,15 @@
 use super::options::{ModelOptions, Size, StageOptions};
 use super::table::table;
 use super::{Verdict, output};
+use crate::bench::report::{Build, Machine, machine};
+use crate::bench::roofline::{self, Ceilings, Layer};
 use crate::bench::{memory, trace::chrome_trace};
 use crate::model::{call_alone, formula};
 use crate::ops::probe::{Mode, Record};
 use anyhow::Result;
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 use clap::Args;
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -16,7 +19,8 @@ use std::path::PathBuf;
 /// One call is run to warm up, then as many as --calls asks are timed op by op.
 #[derive(Args)]
 #[command(after_help = "Example:
-  mirage profile --model reference-medium --stages all --trace trace.json")]
+  mirage profile --model reference-medium --stages all --trace trace.json
+  mirage profile --model reference-880m --stages all --device cuda --roofline")]
 pub struct Arguments {
     #[command(flatten)]
     model: ModelOptions,
@@ -34,10 +38,23 @@ pub struct Arguments {
     /// Layers to list, the slowest first.
     #[arg(long, default_value_t = 20, value_name = "N")]
     layers: usize,
+    /// Set each layer beside the least time that it could take, by the bytes it moves and the arithmetic it does, and list those that
+    /// lose most. How fast the device copies and multiplies is measured first.
+    #[arg(long)]
+    roofline: bool,
+    /// GB/s to reckon with instead of what a copy reaches.
+    #[arg(long, value_name = "GB/s", requires = "roofline", value_parser = positive)]
+    bandwidth: Option<f64>,
+    /// GFLOP/s to reckon with instead of what a product of large matrices reaches.
+    #[arg(long, value_name = "GFLOP/s", requires = "roofline", value_parser = positive)]
+    arithmetic: Option<f64>,
+    /// Write the roofline here.
+    #[arg(long, value_name = "FILE", requires = "roofline")]
+    json: Option<PathBuf>,
     /// Write a timeline for chrome://tracing or Perfetto.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
-    /// Replace the trace file if it exists.
+    /// Replace files that exist.
     #[arg(long)]
     force: bool,
 }
@@ -61,14 +78,14 @@ impl Sum {
 }
 
 pub fn run(arguments: &Arguments) -> Result<Verdict> {
-    if let Some(trace) = &arguments.trace {
-        output::refuse_existing(trace, arguments.force)?;
+    for file in arguments.trace.iter().chain(&arguments.json) {
+        output::refuse_existing(file, arguments.force)?;
     }
     let device = arguments.model.device.open()?;
     let (set, ops) = arguments.stages.install(&device)?;
-    let before = memory::current();
+    let before = memory::current_on(&device);
     let network = arguments.model.load(&ops)?;
-    let weights = memory::current().saturating_sub(before);
+    let weights = memory::current_on(&device).saturating_sub(before);
 
     let shape = (arguments.batch as usize, 3, arguments.size.height as usize, arguments.size.width as usize);
     let input = |name: &str| -> Result<Tensor> {
@@ -79,14 +96,14 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
     call_alone(&*network, &ops, &x, 0.0, &previous)?;
     device.synchronize()?;
 
-    let at_rest = memory::current();
-    memory::reset_peak();
+    let at_rest = memory::current_on(&device);
+    memory::reset_peak_on(&device);
     ops.probe.set(Mode::Time);
     for _ in 0..arguments.calls {
         call_alone(&*network, &ops, &x, 25.0, &previous)?;
     }
     let records = ops.probe.take_records();
-    let activations = memory::peak().saturating_sub(at_rest);
+    let activations = memory::peak_on(&device).saturating_sub(at_rest);
 
     say!(
         "{} at {}, batch {}, stages {set} on {}: {} calls",
@@ -104,7 +121,92 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
         output::write(trace, chrome_trace(&records).to_string().as_bytes(), arguments.force)?;
         say!("Timeline: {} (open it at chrome://tracing or ui.perfetto.dev)", trace.display());
     }
+    if arguments.roofline {
+        drop((network, x, previous));
+        show_roofline(arguments, &records, &device, ops.dtype)?;
+    }
     Ok(Verdict::Passed)
+}
+
+/// A rate that a device can have.
+fn positive(text: &str) -> Result<f64, String> {
+    let value = text.parse::<f64>().ok().filter(|value| value.is_finite() && *value > 0.0);
+    value.ok_or_else(|| format!("{text:?} is not a number above 0, such as 3000"))
+}
+
+/// What is stored of a roofline.
+#[derive(Serialize)]
+struct Roofline {
+    machine: Machine,
+    build: Build,
+    command: String,
+    work: String,
+    ceilings: Ceilings,
+    layers: Vec<Layer>,
+}
+
+fn show_roofline(arguments: &Arguments, records: &[Record], device: &Device, dtype: DType) -> Result<()> {
+    let measured = match (arguments.bandwidth, arguments.arithmetic) {
+        (Some(_), Some(_)) => Ceilings { bandwidth: 0.0, arithmetic: 0.0 },
+        _ => roofline::ceilings(device, dtype)?,
+    };
+    let ceilings = Ceilings {
+        bandwidth: arguments.bandwidth.map_or(measured.bandwidth, |rate| rate * 1e9),
+        arithmetic: arguments.arithmetic.map_or(measured.arithmetic, |rate| rate * 1e9),
+    };
+    let said = |given: Option<f64>| if given.is_some() { "given" } else { "measured" };
+    say!(
+        "Roofline: {:.0} GB/s ({}), {:.0} GFLOP/s ({}); they meet at {:.0} flop for each byte. Each layer is timed with the device \
+         idle before and after it, so a short one on a GPU also carries its launch.",
+        ceilings.bandwidth / 1e9,
+        said(arguments.bandwidth),
+        ceilings.arithmetic / 1e9,
+        said(arguments.arithmetic),
+        ceilings.balance()
+    );
+    let layers = roofline::layers(records, ceilings, f64::from(arguments.calls));
+    let mut table =
+        table(&["layer", "op, run by", "ms", "GFLOP", "MB", "flop/byte", "floor ms", "bound", "share of floor"], 2);
+    let row = |name: String, by: String, all: &[&Layer], bound: &str| {
+        let sum = |value: fn(&Layer) -> f64| all.iter().map(|layer| value(layer)).sum::<f64>();
+        let (seconds, flops, bytes, floor) = (sum(|l| l.seconds), sum(|l| l.flops), sum(|l| l.bytes), sum(|l| l.floor));
+        [
+            name,
+            by,
+            format!("{:.3}", seconds * 1e3),
+            format!("{:.3}", flops / 1e9),
+            format!("{:.2}", bytes / 1e6),
+            format!("{:.0}", flops / bytes.max(1.0)),
+            format!("{:.4}", floor * 1e3),
+            bound.to_owned(),
+            format!("{:.1} %", 100.0 * floor / seconds),
+        ]
+    };
+    for layer in layers.iter().take(arguments.layers) {
+        let bound = if layer.bound == roofline::Bound::Memory { "memory" } else { "arithmetic" };
+        table.add_row(row(layer.name.clone(), format!("{}, {}", layer.op, layer.stage), &[layer], bound));
+    }
+    let rest: Vec<&Layer> = layers.iter().skip(arguments.layers).collect();
+    if !rest.is_empty() {
+        table.add_row(row(format!("{} others", rest.len()), String::new(), &rest, ""));
+    }
+    table.add_row(row("all".to_owned(), String::new(), &layers.iter().collect::<Vec<_>>(), ""));
+    say!("{table}");
+    if let Some(path) = &arguments.json {
+        let stored = Roofline {
+            machine: machine().with(device),
+            build: Build { version: super::version().replace('\n', "; ") },
+            command: super::command_line(),
+            work: format!("{} at {}, batch {}", arguments.model.model, arguments.size, arguments.batch),
+            ceilings,
+            layers,
+        };
+        let mut json = serde_json::to_vec_pretty(&stored)?;
+        json.push(b'\n');
+        output::write(path, &json, arguments.force)?;
+        say!("Roofline: {}", path.display());
+    }
+    Ok(())
 }
 
 fn mebi(bytes: usize) -> f64 {

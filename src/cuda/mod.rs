@@ -1,4 +1,7 @@
-//! NVIDIA GPUs: this module and `stages/mod.rs` are the only places that name a Cargo feature.
+//! NVIDIA GPUs: the device, kernels and how they are launched, graphs of whole pieces of work, memory in use.
+//!
+//! This module and `stages/mod.rs` are the only places that name a Cargo feature. A build without CUDA has the same names,
+//! and each says that it cannot: so the code of the stages is the same in every build.
 #[cfg(not(feature = "cuda"))]
 #[path = "disabled.rs"]
 mod imp;
@@ -6,4 +9,52 @@ mod imp;
 #[path = "enabled/mod.rs"]
 mod imp;
 
-pub use imp::{COMPILED, device};
+pub use imp::{COMPILED, Kernel, Kernels, Timer, address, card, device, graphs, memory, processors};
+
+#[cfg(feature = "flash-attn-cuda")]
+#[path = "enabled/flash_attn.rs"]
+mod flash;
+#[cfg(not(feature = "flash-attn-cuda"))]
+#[path = "flash_attn_disabled.rs"]
+mod flash;
+
+pub use flash::{FLASH_ATTN, flash_attn};
+
+/// What a kernel takes: one structure, laid out as in the kernel's source.
+///
+/// # Safety
+/// The type is `#[repr(C)]`, holds no reference, and has the fields of the kernel's parameter in the same order and of the same
+/// types; each address in it is that of device memory as large as the kernel takes it to be, or null where the kernel allows it.
+pub unsafe trait Params: Copy {}
+
+/// Blocks and threads of one launch.
+#[derive(Clone, Copy, Debug)]
+pub struct Grid {
+    /// Blocks along x, y and z.
+    pub blocks: [u32; 3],
+    /// Threads in a block.
+    pub threads: u32,
+    /// Bytes of dynamic shared memory in a block.
+    pub shared: u32,
+}
+
+impl Grid {
+    /// One thread for each of `count` items.
+    ///
+    /// # Errors
+    /// More items than a grid can hold.
+    pub fn over(count: usize) -> candle_core::Result<Self> {
+        const THREADS: usize = 256;
+        let blocks = u32::try_from(count.div_ceil(THREADS)).map_err(candle_core::Error::wrap)?;
+        Ok(Self { blocks: [blocks.max(1), 1, 1], threads: THREADS as u32, shared: 0 })
+    }
+}
+
+/// Bytes of GPU memory that tensors and graphs hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Now.
+    pub current: usize,
+    /// The most since the peak was reset.
+    pub peak: usize,
+}

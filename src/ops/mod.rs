@@ -10,6 +10,7 @@ pub mod cases;
 
 pub mod conv2d;
 pub mod geglu;
+pub mod graphs;
 pub mod group_norm;
 pub mod layer_norm;
 pub mod linear;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 pub use attention::Attention;
 pub use conv2d::{BatchNorm, Conv2d, Conv2dInput, Conv2dParams};
 pub use geglu::{Geglu, GegluParams};
+pub use graphs::{Graphs, Recorder};
 pub use group_norm::{GroupNorm, GroupNormParams};
 pub use layer_norm::{LayerNorm, LayerNormParams};
 pub use linear::{Linear, LinearParams};
@@ -64,6 +66,8 @@ impl Activation {
 pub struct Ops {
     /// How weights and activations are stored between ops; every sum is in f32.
     pub dtype: DType,
+    /// The half-precision type that a stage which stores halves takes: f16 or bf16.
+    pub half: DType,
     /// Where tensors live.
     pub device: Device,
     /// `softmax(q·kᵀ·scale)·v`.
@@ -72,6 +76,8 @@ pub struct Ops {
     pub conv2d: Arc<dyn Conv2d>,
     /// Gated linear unit with GELU.
     pub geglu: Arc<dyn Geglu>,
+    /// Records whole pieces of work and replays them, where a stage can.
+    pub graphs: Option<Arc<dyn Graphs>>,
     /// Group normalisation, optionally with SiLU.
     pub group_norm: Arc<dyn GroupNorm>,
     /// Layer normalisation.
@@ -93,10 +99,12 @@ impl Ops {
     pub fn reference(device: &Device) -> Self {
         Self {
             dtype: DType::F32,
+            half: DType::F16,
             device: device.clone(),
             attention: Arc::new(attention::Reference),
             conv2d: Arc::new(conv2d::Reference),
             geglu: Arc::new(geglu::Reference),
+            graphs: None,
             group_norm: Arc::new(group_norm::Reference),
             layer_norm: Arc::new(layer_norm::Reference),
             linear: Arc::new(linear::Reference),

@@ -135,6 +135,11 @@ impl Probe {
         self.mode.store(mode as u8, Relaxed);
     }
 
+    /// Whether anything is counted, timed or kept.
+    pub fn looks_on(&self) -> bool {
+        self.mode.load(Relaxed) != OFF
+    }
+
     /// Keeps, from now on, the result of each named module that the network announces with [`tap`](Self::tap).
     pub fn keep_activations(&self) {
         self.state().taps = Some(BTreeMap::new());

@@ -2,12 +2,13 @@
 use super::blend::BlendRule;
 use super::config::{Sampling, StreamConfig};
 use super::history::History;
-use super::memory::{Memory, MemoryConfig};
+use super::inputs::{Draws, Inputs};
+use super::memory::{Memory, MemoryConfig, recall};
 use super::noise::{FrameNoise, Noise};
 use super::restyle::{Restyle, check_style, mixed_with_none, restyle};
 use crate::diffusion::{BetaSchedule, NoiseSchedule, Plan, Prediction, Sampler, Settings, Start, Step};
 use crate::model::{Condition, FrameNetwork, Given};
-use crate::ops::Ops;
+use crate::ops::{Ops, Recorder};
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
 use std::sync::Arc;
@@ -45,6 +46,8 @@ impl State {
 pub struct Stream {
     network: Arc<dyn FrameNetwork>,
     ops: Ops,
+    /// Replays frames, where a stage can; what a frame uses besides its inputs lies in this same structure.
+    recorder: Option<Box<dyn Recorder>>,
     config: StreamConfig,
     plan: Option<Plan>,
     restyle: Option<Restyle>,
@@ -79,7 +82,8 @@ impl Stream {
             _ => None,
         };
         let state = State::new(config.memory);
-        Ok(Self { network, ops, config, plan, restyle, state })
+        let recorder = ops.recorder();
+        Ok(Self { network, ops, recorder, config, plan, restyle, state })
     }
 
     /// Redraws the next frame.
@@ -160,19 +164,49 @@ impl Stream {
 
     /// One frame, in the storage type of the stages.
     fn draw(&self, frame: &Tensor, state: &State) -> Result<Tensor> {
-        let frame = &frame.to_dtype(self.ops.dtype)?;
         if self.config.strength == 0.0 {
-            return Ok(frame.clone());
+            return Ok(frame.to_dtype(self.ops.dtype)?);
         }
-        let previous = state.history.newest();
+        let inputs = Inputs {
+            frame: frame.clone(),
+            history: state.history.iter().rev().cloned().collect(),
+            memory: state.memory.entries().cloned().collect(),
+            noise: self.noise(frame, state)?,
+        };
+        // besides its inputs, a frame depends on the style and on what is given with this stream
+        let (counts, style) = (inputs.counts(), &self.config.style);
+        let redraw = |tensors: &[Tensor]| Ok(vec![self.redraw(&Inputs::of(tensors, counts))?]);
+        let key = format!("frame {counts:?} style {style:?}");
+        let mut drawn = self.ops.whole(self.recorder.as_deref(), &key, &inputs.tensors(), &redraw)?;
+        drawn.pop().ok_or_else(|| Error::Stream("a frame was drawn and is not there: please report this".into()))
+    }
+
+    /// The standard Gaussian noise of a frame, in the order in which [`redraw`](Self::redraw) takes it.
+    fn noise(&self, frame: &Tensor, state: &State) -> Result<Vec<Tensor>> {
+        let during = |plan: &Plan| plan.steps.iter().filter(|step| step.next_from_noise != 0.0).count();
+        let draws = match (&self.plan, &self.restyle) {
+            // where the sample begins, and on two frames of history
+            (_, Some(restyle)) => 3 + during(&restyle.plans[usize::from(!state.history.is_empty())]),
+            (Some(plan), None) => 1 + during(plan),
+            (None, None) => 0,
+        };
+        let mut noise = Noise::new(self.config.seed).frame(state.index);
+        (0..draws).map(|_| gaussian(&mut noise, frame)).collect()
+    }
+
+    /// Draws a frame from `inputs` alone.
+    fn redraw(&self, inputs: &Inputs) -> Result<Tensor> {
+        let frame = &inputs.frame.to_dtype(self.ops.dtype)?;
+        let previous = inputs.history.first();
         // the first frame has none before it: the input stands in
         let before = previous.unwrap_or(frame);
+        let mut noise = Draws { left: inputs.noise.iter(), dtype: self.ops.dtype };
         let drawn = match (&self.plan, &self.restyle) {
-            (_, Some(restyle)) => self.restyled(restyle, frame, state)?,
+            (_, Some(restyle)) => self.restyled(restyle, frame, inputs, &mut noise)?,
             (None, None) => self.sequence(frame, before)?,
-            (Some(plan), None) => self.image_to_image(plan, frame, before, state.index)?,
+            (Some(plan), None) => self.image_to_image(plan, frame, before, &mut noise)?,
         };
-        let recalled = state.memory.recall(&self.ops, &drawn)?;
+        let recalled = recall(&self.ops, &inputs.memory, self.config.memory.weight, &drawn)?;
         let blended = self.config.blend.apply(&self.ops, &recalled, previous)?;
         // what leaves the range once would be fed back for ever; a restyled frame was cut to it by its last step
         if self.restyle.is_some() { Ok(blended) } else { Ok(blended.clamp(-1f32, 1f32)?) }
@@ -189,25 +223,22 @@ impl Stream {
         Ok((frame + ((y - frame)? * self.config.strength)?)?)
     }
 
-    fn image_to_image(&self, plan: &Plan, frame: &Tensor, previous: &Tensor, index: u64) -> Result<Tensor> {
-        let mut noise = Noise::new(self.config.seed).frame(index);
-        let start = self.noised(frame, &gaussian(&mut noise, frame)?, plan.start)?;
+    fn image_to_image(&self, plan: &Plan, frame: &Tensor, previous: &Tensor, noise: &mut Draws<'_>) -> Result<Tensor> {
+        let start = self.noised(frame, &noise.next()?, plan.start)?;
         let condition = self.network.condition(&self.ops, &without_style(frame, previous))?;
-        self.denoise(plan, start, &condition, &mut noise)
+        self.denoise(plan, start, &condition, noise)
     }
 
-    fn restyled(&self, restyle: &Restyle, frame: &Tensor, state: &State) -> Result<Tensor> {
-        let mut noise = Noise::new(self.config.seed).frame(state.index);
-        let start = gaussian(&mut noise, frame)?;
-        let newest: Vec<&Tensor> = state.history.iter().rev().collect();
+    fn restyled(&self, restyle: &Restyle, frame: &Tensor, inputs: &Inputs, noise: &mut Draws<'_>) -> Result<Tensor> {
+        let start = noise.next()?;
         // before the second frame the first stands for both
-        let history = match newest[..] {
+        let history = match &inputs.history[..] {
             [] => None,
             [one] => Some([one, one]),
             [newer, older, ..] => Some([newer, older]),
         };
         let mut noised = |past: Option<&Tensor>| -> Result<Tensor> {
-            let noise = gaussian(&mut noise, frame)?;
+            let noise = noise.next()?;
             past.map_or(Ok(noise.clone()), |past| self.noised(past, &noise, restyle.history))
         };
         let images = [noised(history.map(|h| h[0]))?, noised(history.map(|h| h[1]))?];
@@ -217,10 +248,10 @@ impl Stream {
             history: [&images[0], &images[1]],
             history_timestep: history.map_or(last, |_| restyle.history_timestep) as f64,
             style: &mixed_with_none(&self.config.style, self.config.strength),
-            memory: &state.memory.cells(),
+            memory: &inputs.memory.iter().map(|entry| entry.cells.clone()).collect::<Vec<_>>(),
         };
         let condition = self.network.condition(&self.ops, &given)?;
-        self.denoise(&restyle.plans[usize::from(history.is_some())], start, &condition, &mut noise)
+        self.denoise(&restyle.plans[usize::from(history.is_some())], start, &condition, noise)
     }
 
     /// `signal * image + noise * gaussian`, which is a sampler's step without an estimate of the frame.
@@ -240,23 +271,23 @@ impl Stream {
     }
 
     /// All steps of a frame, from its noisy start.
-    fn denoise(&self, plan: &Plan, start: Tensor, condition: &Condition, noise: &mut FrameNoise) -> Result<Tensor> {
+    fn denoise(&self, plan: &Plan, start: Tensor, condition: &Condition, noise: &mut Draws<'_>) -> Result<Tensor> {
         let mut x = start;
         for step in &plan.steps {
             let input = if step.input_scale == 1.0 { x.clone() } else { (&x * step.input_scale)? };
             let output = self.network.call(&self.ops, &input, step.timestep, condition)?;
-            let noise = if step.next_from_noise != 0.0 { Some(gaussian(noise, &x)?) } else { None };
+            let noise = if step.next_from_noise != 0.0 { Some(noise.next()?) } else { None };
             x = self.ops.sampler_step(&x, &output, noise.as_ref(), step)?;
         }
         Ok(x)
     }
 }
 
-/// Standard Gaussian noise shaped and stored as `like`.
+/// Standard Gaussian noise shaped as `like`, in f32.
 fn gaussian(noise: &mut FrameNoise, like: &Tensor) -> Result<Tensor> {
     let mut values = vec![0f32; like.elem_count()];
     noise.fill(&mut values);
-    Ok(Tensor::from_vec(values, like.shape(), like.device())?.to_dtype(like.dtype())?)
+    Ok(Tensor::from_vec(values, like.shape(), like.device())?)
 }
 
 /// What a network without styles is given: the frame before, as it was drawn.

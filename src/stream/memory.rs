@@ -36,12 +36,13 @@ pub struct Memory {
     ring: History<Entry>,
 }
 
+/// What is kept of one frame.
 #[derive(Clone)]
-struct Entry {
+pub(super) struct Entry {
     /// `(batch, 16, 6)`: mean RGB of the input, then of the output, in each cell of a 4x4 grid; in f32.
-    cells: Tensor,
+    pub cells: Tensor,
     /// Where patches are read: keys of length one and the patches themselves, `(batch, patches, values)`.
-    patches: Option<(Tensor, Tensor)>,
+    pub patches: Option<(Tensor, Tensor)>,
 }
 
 impl Memory {
@@ -72,33 +73,29 @@ impl Memory {
         Ok(())
     }
 
-    /// The cells of every stored frame, oldest first.
-    pub fn cells(&self) -> Vec<Tensor> {
-        self.entries().map(|entry| entry.cells.clone()).collect()
-    }
-
-    fn entries(&self) -> impl Iterator<Item = &Entry> {
+    /// What is kept, oldest first.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.anchor.iter().chain(self.ring.iter())
     }
+}
 
-    /// What the stored frames have for each patch of `frame`, mixed into it by the configured weight.
-    ///
-    /// # Errors
-    /// A frame of another shape than those stored.
-    pub fn recall(&self, ops: &Ops, frame: &Tensor) -> Result<Tensor> {
-        let stored: Vec<&(Tensor, Tensor)> = self.entries().filter_map(|entry| entry.patches.as_ref()).collect();
-        if stored.is_empty() {
-            return Ok(frame.clone());
-        }
-        let (_, c, h, w) = frame.dims4()?;
-        let keys: Vec<&Tensor> = stored.iter().map(|(keys, _)| keys).collect();
-        let values: Vec<&Tensor> = stored.iter().map(|(_, patches)| patches).collect();
-        let column = |all: &[&Tensor]| Tensor::cat(all, 1)?.unsqueeze(1); // (b, 1 head, frames * patches, values)
-        let queries = features(&cut(frame)?)?.unsqueeze(1)?;
-        let read = ops.attention("stream.memory", &queries, &column(&keys)?, &column(&values)?, SHARPNESS)?;
-        let recalled = paste(&read.squeeze(1)?, c, h, w)?;
-        Ok((frame + ((recalled - frame)? * self.config.weight)?)?)
+/// What the stored frames have for each patch of `frame`, mixed into it by `weight`.
+///
+/// # Errors
+/// A frame of another shape than those stored.
+pub(super) fn recall(ops: &Ops, entries: &[Entry], weight: f64, frame: &Tensor) -> Result<Tensor> {
+    let stored: Vec<&(Tensor, Tensor)> = entries.iter().filter_map(|entry| entry.patches.as_ref()).collect();
+    if stored.is_empty() {
+        return Ok(frame.clone());
     }
+    let (_, c, h, w) = frame.dims4()?;
+    let keys: Vec<&Tensor> = stored.iter().map(|(keys, _)| keys).collect();
+    let values: Vec<&Tensor> = stored.iter().map(|(_, patches)| patches).collect();
+    let column = |all: &[&Tensor]| Tensor::cat(all, 1)?.unsqueeze(1); // (b, 1 head, frames * patches, values)
+    let queries = features(&cut(frame)?)?.unsqueeze(1)?;
+    let read = ops.attention("stream.memory", &queries, &column(&keys)?, &column(&values)?, SHARPNESS)?;
+    let recalled = paste(&read.squeeze(1)?, c, h, w)?;
+    Ok((frame + ((recalled - frame)? * weight)?)?)
 }
 
 /// `(b, c, h, w)` to `(b, patches, c * 64)`.
@@ -148,7 +145,7 @@ mod tests {
     #[test]
     fn an_empty_memory_changes_nothing() {
         let ops = Ops::reference(&Device::Cpu);
-        assert_eq!(difference(&Memory::new(CONFIG).recall(&ops, &noise(0)).unwrap(), &noise(0)), 0.0);
+        assert_eq!(difference(&recall(&ops, &[], CONFIG.weight, &noise(0)).unwrap(), &noise(0)), 0.0);
     }
 
     #[test]
@@ -160,7 +157,8 @@ mod tests {
         }
         assert_eq!(memory.entries().count(), 2);
         let damaged = (noise(3) + (noise(9) * 0.2).unwrap()).unwrap();
-        let recalled = memory.recall(&ops, &damaged).unwrap();
+        let entries: Vec<Entry> = memory.entries().cloned().collect();
+        let recalled = recall(&ops, &entries, CONFIG.weight, &damaged).unwrap();
         assert!(difference(&recalled, &noise(3)) < 0.1 * difference(&damaged, &noise(3)));
     }
 
@@ -172,7 +170,7 @@ mod tests {
             memory.store(&plane(-0.5), &plane(0.1 * i as f32), i).unwrap();
         }
         let cells: Vec<Vec<Vec<f32>>> =
-            memory.cells().iter().map(|c| c.squeeze(0).unwrap().to_vec2().unwrap()).collect();
+            memory.entries().map(|entry| entry.cells.squeeze(0).unwrap().to_vec2().unwrap()).collect();
         assert_eq!((cells.len(), cells[0].len()), (2, 16));
         for (cells, drawn) in cells.iter().zip([0.0, 0.4]) {
             let want = [-0.5, -0.5, -0.5, drawn, drawn, drawn];

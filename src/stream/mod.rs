@@ -5,6 +5,7 @@ mod config;
 pub mod convert;
 mod engine;
 pub mod history;
+mod inputs;
 mod memory;
 pub mod noise;
 pub mod pacing;

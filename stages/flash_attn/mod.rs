@@ -1,9 +1,11 @@
 //! Week 2: attention without the tokens x tokens matrix. What changes against the rung below: this one slot.
 pub mod cpu;
+mod gpu;
 
+use crate::cuda;
 use crate::ops::{Attention, Ops};
 use crate::{Error, Result};
-use candle_core::{CpuStorage, Device, Layout, Storage, Tensor};
+use candle_core::{CpuStorage, DType, Device, Layout, Storage, Tensor};
 use cpu::{HeadLayout, Heads, HeadsMut};
 use half::f16;
 use std::sync::Arc;
@@ -11,12 +13,20 @@ use std::sync::Arc;
 /// Replaces attention.
 ///
 /// # Errors
-/// A device other than the CPU.
+/// On a GPU: a build without its kernels, or storage in f32, which they do not take.
 pub fn install(ops: Ops) -> Result<Ops> {
-    if !ops.device.is_cpu() {
-        return Err(Error::Stage("flash-attn runs on the CPU only in this version: leave it out of --stages".into()));
+    if ops.device.is_cpu() {
+        return Ok(Ops { attention: Arc::new(Tiled), ..ops });
     }
-    Ok(Ops { attention: Arc::new(Tiled), ..ops })
+    if !cuda::FLASH_ATTN {
+        let why = "flash-attn on a GPU is not in this build: build with `--features flash-attn-cuda`, or leave it out of --stages";
+        return Err(Error::Stage(why.into()));
+    }
+    if ops.dtype == DType::F32 {
+        return Err(Error::Stage("flash-attn on a GPU takes half precision: add fp16 to --stages".into()));
+    }
+    let flash = gpu::Flash::load(&ops.device, ops.dtype)?;
+    Ok(Ops { attention: Arc::new(flash), ..ops })
 }
 
 /// Tiles and an online softmax; reads its inputs where they lie, as long as each head's values lie together.

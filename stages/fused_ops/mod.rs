@@ -7,6 +7,7 @@ mod activations;
 mod convolution;
 pub mod cpu;
 mod elementwise;
+mod gpu;
 mod matrix;
 mod norms;
 
@@ -22,10 +23,13 @@ const STAGE: &str = "fused-ops";
 /// Replaces every slot but attention.
 ///
 /// # Errors
-/// A device other than the CPU.
+/// On a GPU: storage in f32, which its kernels do not take, or a driver that cannot load them.
 pub fn install(ops: Ops) -> Result<Ops> {
     if !ops.device.is_cpu() {
-        return Err(Error::Stage("fused-ops runs on the CPU only in this version: leave it out of --stages".into()));
+        if ops.dtype == DType::F32 {
+            return Err(Error::Stage("fused-ops on a GPU takes half precision: add fp16 to --stages".into()));
+        }
+        return gpu::install(ops);
     }
     let storage = if ops.dtype == DType::F16 { Storage::F16 } else { Storage::F32 };
     Ok(Ops {

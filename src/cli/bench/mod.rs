@@ -3,7 +3,7 @@ mod ops;
 mod rungs;
 mod work;
 
-use super::options::{ModelOptions, Size, WeightsOption};
+use super::options::{HalfType, ModelOptions, Size, WeightsOption};
 use super::{Verdict, output};
 use crate::bench::compare::{self, Tolerance};
 use crate::bench::executor::Plan;
@@ -46,6 +46,9 @@ pub struct Arguments {
     /// By default ladder, with --paced all.
     #[arg(long, value_name = "RUNGS")]
     stages: Option<RungSpec>,
+    /// The half-precision type that fp16 stores: f16, or on a GPU bf16, which holds the range of f32 with 8 bits of precision.
+    #[arg(long, default_value = "f16", value_name = "TYPE")]
+    dtype: HalfType,
     /// Measure single ops instead of a network: those whose case holds this text, such as conv2d.
     #[arg(long, value_name = "TEXT", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["model", "weights", "paced"])]
     ops: Option<String>,
@@ -124,7 +127,7 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
     refuse_foreign_work(arguments)?;
     let seed = arguments.seed.unwrap_or_else(rand::random);
     let mut report = Report {
-        machine: machine(),
+        machine: machine().with(&arguments.model.device.open()?),
         build: Build { version: super::version().replace('\n', "; ") },
         command: super::command_line(),
         unix_time: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs()),
@@ -337,13 +340,13 @@ fn run_paced(arguments: &Arguments, rate: FrameRate, seed: u64, head: Report) ->
     };
     let bench = work::Bench::new(arguments, seed)?;
     let set = spec.resolve(&bench.device);
-    let ops = set.install(&bench.device)?;
+    let ops = set.install_over(arguments.dtype.reference(&bench.device))?;
     let network = arguments.model.load(&ops)?;
     let inputs = bench.inputs(&ops)?;
     let check = bench.check(&*network, &ops, &inputs, set.names().last().copied())?;
-    let [x, mut previous] = inputs;
+    let (mut inputs, recorder) = (inputs, ops.recorder());
     let mut frame = || -> Result<()> {
-        previous = work::sequence(&*network, &ops, &x, &previous, arguments.steps, |_| ())?;
+        inputs[1] = work::whole_sequence(&*network, &ops, recorder.as_deref(), &inputs, arguments.steps)?;
         Ok(bench.device.synchronize()?)
     };
     let paced = if check.status == Status::Timed {

@@ -1,6 +1,6 @@
 //! A benchmark of single ops: each case checked against its definition, then timed, by whoever runs it on each rung.
 use super::Arguments;
-use crate::bench::executor::{Plan, Timed, measure};
+use crate::bench::executor::{OnDevice, Plan, measure};
 use crate::bench::report::{Row, Status};
 use crate::bench::statistics::Summary;
 use crate::ops::probe::Mode;
@@ -25,7 +25,7 @@ pub fn run(arguments: &Arguments, filter: &str, seed: u64, mut push: impl FnMut(
         for rung in arguments.rungs(&device) {
             let of_case = |row| Row { case: Some(case.to_string()), ..row };
             let stages: Vec<String> = rung.stages.names().iter().map(|s| (*s).to_owned()).collect();
-            let ops = match rung.stages.install(&device) {
+            let ops = match rung.stages.install_over(arguments.dtype.reference(&device)) {
                 Ok(ops) => ops,
                 Err(why) => {
                     push(of_case(Row::untimed(rung.name, stages, Status::Refused(why.to_string()))))?;
@@ -66,9 +66,9 @@ fn timed(case: &cases::Case, ops: &Ops, seed: u64, device: &Device) -> Result<Ro
         return Ok(Row { status: Status::Wrong(why), ..row });
     }
     let prepared = case.prepare_as_in_a_network(ops, seed)?;
-    let mut work = Timed(|| {
+    let mut work = OnDevice(device, || {
         prepared.run(ops)?;
-        Ok(device.synchronize()?)
+        Ok(())
     });
     let timings = measure(&mut work, PLAN)?;
     let sequence = Summary::new(&timings);

@@ -1,14 +1,14 @@
 //! The work of a benchmark: one sequence of the network, checked against plain Candle before it is timed.
 use super::rungs::Rung;
 use super::{Arguments, plan};
-use crate::bench::executor::{Timed, measure};
+use crate::bench::executor::{OnDevice, Timed, measure};
 use crate::bench::memory;
 use crate::bench::report::{Row, Status};
 use crate::bench::statistics::Summary;
 use crate::model::{FrameNetwork, call_alone};
-use crate::ops::Ops;
 use crate::ops::cases::largest_difference;
 use crate::ops::probe::{Counts, Mode};
+use crate::ops::{Ops, Recorder};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use rand::SeedableRng;
@@ -56,7 +56,7 @@ impl<'a> Bench<'a> {
         bench.exact = bench.draw(&Ops::reference(&bench.device))?;
         bench.magnitude = f64::from(bench.exact.abs()?.max_all()?.to_scalar::<f32>()?);
         // not by a stage that stores halves: it would be its own judge
-        bench.half_error = bench.error(&bench.draw(&Ops::rounded(&bench.device, DType::F16))?)?;
+        bench.half_error = bench.error(&bench.draw(&Ops::rounded(&bench.device, arguments.dtype.0))?)?;
         Ok(bench)
     }
 
@@ -100,7 +100,9 @@ impl<'a> Bench<'a> {
         let status = if !error.is_finite() {
             Status::Wrong("it gives values that are not numbers".to_owned())
         } else if !allowed.is_finite() {
-            Status::Wrong("it cannot be checked: plain Candle overflows when values are rounded to f16".to_owned())
+            Status::Wrong(
+                "it cannot be checked: plain Candle overflows when values are rounded to half precision".to_owned(),
+            )
         } else if error > allowed {
             Status::Wrong(format!(
                 "it differs from plain Candle by {error:.1e} of the largest magnitude, {allowed:.1e} is allowed"
@@ -108,7 +110,7 @@ impl<'a> Bench<'a> {
         } else if newest.is_some_and(|newest| !counts.keys().any(|(_, stage)| *stage == newest)) {
             Status::NoCall
         } else {
-            Status::Timed
+            self.replay_fault(network, ops, inputs)?.map_or(Status::Timed, Status::Wrong)
         };
         Ok(Check { error, counts, status })
     }
@@ -117,13 +119,13 @@ impl<'a> Bench<'a> {
     pub fn row(&self, rung: &Rung) -> Result<Row> {
         let stages: Vec<String> = rung.stages.names().iter().map(|s| (*s).to_owned()).collect();
         let untimed = |status| Row::untimed(rung.name.clone(), stages.clone(), status);
-        let ops = match rung.stages.install(&self.device) {
+        let ops = match rung.stages.install_over(self.arguments.dtype.reference(&self.device)) {
             Ok(ops) => ops,
             Err(why) => return Ok(untimed(Status::Refused(why.to_string()))),
         };
-        let before = memory::current();
+        let before = memory::current_on(&self.device);
         let network = self.arguments.model.load(&ops)?;
-        let weights = memory::current().saturating_sub(before) as u64;
+        let weights = memory::current_on(&self.device).saturating_sub(before) as u64;
 
         let inputs = self.inputs(&ops)?;
         let Check { error, counts, status } = self.check(&*network, &ops, &inputs, rung.newest)?;
@@ -131,10 +133,10 @@ impl<'a> Bench<'a> {
             return Ok(Row { error: Some(error), ..untimed(status) });
         }
 
-        let at_rest = memory::current();
-        memory::reset_peak();
+        let at_rest = memory::current_on(&self.device);
+        memory::reset_peak_on(&self.device);
         let (calls, timings) = self.time(&*network, &ops, &inputs)?;
-        let activations = memory::peak().saturating_sub(at_rest) as u64;
+        let activations = memory::peak_on(&self.device).saturating_sub(at_rest) as u64;
         let sequence = Summary::new(&timings);
         Ok(Row {
             call: Summary::new(&calls),
@@ -151,42 +153,82 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// Milliseconds of every counted call and of every counted sequence.
-    fn time(&self, network: &dyn FrameNetwork, ops: &Ops, [x, previous]: &[Tensor; 2]) -> Result<(Vec<f64>, Vec<f64>)> {
-        let plan = plan(self.arguments);
+    /// Milliseconds of every counted call and of every counted sequence. On a GPU the calls of a sequence are queued together, and
+    /// each is said to take its share.
+    fn time(&self, network: &dyn FrameNetwork, ops: &Ops, inputs: &[Tensor; 2]) -> Result<(Vec<f64>, Vec<f64>)> {
+        let (plan, steps) = (plan(self.arguments), self.arguments.steps);
+        if !self.device.is_cpu() {
+            let recorder = ops.recorder();
+            let mut work = OnDevice(&self.device, || {
+                whole_sequence(network, ops, recorder.as_deref(), inputs, steps)?;
+                Ok(())
+            });
+            let timings = measure(&mut work, plan)?;
+            return Ok((timings.iter().map(|ms| ms / f64::from(steps)).collect(), timings));
+        }
         let calls = RefCell::new(vec![]);
         let mut work = Timed(|| {
             let mut last = Instant::now();
-            sequence(network, ops, x, previous, self.arguments.steps, |_| {
+            sequence(network, ops, inputs, steps, |_| {
                 calls.borrow_mut().push(last.elapsed().as_secs_f64() * 1e3);
                 last = Instant::now();
+                Ok(())
             })?;
             Ok(())
         });
         let timings = measure(&mut work, plan)?;
         let mut calls = calls.into_inner();
-        calls.drain(..calls.len() - timings.len() * usize::from(self.arguments.steps));
+        calls.drain(..calls.len() - timings.len() * usize::from(steps));
         Ok((calls, timings))
+    }
+
+    /// Why a recorded sequence is not what it should be, if it is not: the bytes of the sequence as it is, also for other inputs than it
+    /// was recorded with.
+    fn replay_fault(&self, network: &dyn FrameNetwork, ops: &Ops, inputs: &[Tensor; 2]) -> Result<Option<String>> {
+        let Some(recorder) = ops.recorder() else { return Ok(None) };
+        let steps = self.arguments.steps;
+        let run = |inputs: &[Tensor; 2]| whole_sequence(network, ops, Some(&*recorder), inputs, steps);
+        let swapped = [inputs[1].clone(), inputs[0].clone()];
+        run(inputs)?; // as it is, the next one is recorded
+        for inputs in [inputs, &swapped] {
+            let (plain, replayed) = (sequence(network, ops, inputs, steps, |_| Ok(()))?, run(inputs)?);
+            let difference = largest_difference(&plain, &replayed)?;
+            if difference != 0.0 {
+                return Ok(Some(format!("its recording differs from the run that was recorded by {difference:.1e}")));
+            }
+        }
+        Ok(None)
     }
 }
 
-/// Calls at evenly spaced timesteps, each feeding its output to the next; `done` after each, the device synchronised.
+/// Calls at evenly spaced timesteps, each feeding its output to the next; `done` after each.
 pub fn sequence(
     network: &dyn FrameNetwork,
     ops: &Ops,
-    x: &Tensor,
-    previous: &Tensor,
+    [x, previous]: &[Tensor; 2],
     steps: u16,
-    mut done: impl FnMut(&Tensor),
-) -> Result<Tensor> {
+    mut done: impl FnMut(&Tensor) -> crate::Result<()>,
+) -> crate::Result<Tensor> {
     let spacing = network.timesteps() as f64 / f64::from(steps);
     let mut y = previous.clone();
     for i in 0..steps {
         y = call_alone(network, ops, x, f64::from(i) * spacing, &y)?;
-        ops.device.synchronize()?;
-        done(&y);
+        done(&y)?;
     }
     Ok(y)
+}
+
+/// The same calls as one piece of work, recorded where a stage can.
+pub fn whole_sequence(
+    network: &dyn FrameNetwork,
+    ops: &Ops,
+    recorder: Option<&dyn Recorder>,
+    inputs: &[Tensor; 2],
+    steps: u16,
+) -> crate::Result<Tensor> {
+    let calls = |t: &[Tensor]| Ok(vec![sequence(network, ops, &[t[0].clone(), t[1].clone()], steps, |_| Ok(()))?]);
+    let mut drawn = ops.whole(recorder, &format!("{steps} calls"), inputs, &calls)?;
+    drawn.pop().ok_or_else(|| crate::Error::Model("a sequence drew nothing: please report this".into()))
 }
 
 #[cfg(test)]

@@ -1,18 +1,103 @@
 //! A build with CUDA.
+mod event;
+mod graph;
+mod launch;
+mod memory;
+mod module;
+
+pub use event::Timer;
+pub use graph::graphs;
+pub use launch::{Kernel, address};
+pub use memory::memory;
+pub use module::Kernels;
+
 use crate::{Error, Result};
-use candle_core::Device;
+use candle_core::cuda_backend::CudaDevice;
+use candle_core::cuda_backend::cudarc::driver::sys;
+use candle_core::{Device, Error as CandleError};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 /// Whether this build can use an NVIDIA GPU.
 pub const COMPILED: bool = true;
 
-/// The GPU with this number, on a stream of its own.
+/// The oldest cards that the kernels are built for.
+const OLDEST: (i32, i32) = (8, 0);
+
+/// The GPUs that were opened: whoever asks again gets the same stream.
+static OPENED: Mutex<BTreeMap<usize, Device>> = Mutex::new(BTreeMap::new());
+
+/// The GPU with this number, on a stream of its own, which is the same for all who ask.
 ///
 /// # Errors
-/// No driver, no such GPU, or one that the driver does not serve.
+/// No driver, no such GPU, or one that the driver or the kernels do not serve.
 pub fn device(ordinal: usize) -> Result<Device> {
-    Device::new_cuda_with_stream(ordinal).map_err(|e| {
+    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(device) = opened.get(&ordinal) {
+        return Ok(device.clone());
+    }
+    let device = open(ordinal)?;
+    opened.insert(ordinal, device.clone());
+    Ok(device)
+}
+
+fn open(ordinal: usize) -> Result<Device> {
+    let refused = |why: String| {
         Error::Device(format!(
-            "device cuda:{ordinal} cannot be used: {e}; `nvidia-smi` shows the GPUs and the driver, --device cpu goes without"
+            "device cuda:{ordinal} cannot be used: {why}; `nvidia-smi` shows the GPUs and the driver, --device cpu goes without"
         ))
-    })
+    };
+    // a missing driver panics in the library that looks it up
+    let opened = std::panic::catch_unwind(|| Device::new_cuda_with_stream(ordinal));
+    let device =
+        opened.map_err(|_| refused("no NVIDIA driver was found".to_owned()))?.map_err(|e| refused(first_line(&e)))?;
+    let cuda = device.as_cuda_device()?;
+    let stream = cuda.cuda_stream();
+    let card = stream.context().compute_capability().map_err(|e| refused(e.to_string()))?;
+    if card < OLDEST {
+        let (major, minor) = card;
+        return Err(refused(format!(
+            "its compute capability is {major}.{minor}, and tensor cores as used here begin with {}.{}",
+            OLDEST.0, OLDEST.1
+        )));
+    }
+    // SAFETY: all work of this program on the device goes through this one stream, so nothing ever waits for another.
+    unsafe { cuda.disable_event_tracking() };
+    memory::keep(cuda)?;
+    Ok(device)
+}
+
+/// Streaming multiprocessors of a GPU.
+///
+/// # Errors
+/// A device that is no NVIDIA GPU.
+pub fn processors(device: &Device) -> Result<u32> {
+    let stream = device.as_cuda_device()?.cuda_stream();
+    let count = stream.context().attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
+    Ok(count.map_err(wrap)?.unsigned_abs())
+}
+
+/// A GPU's name and the newest CUDA that its driver knows; `None` for a CPU.
+pub fn card(device: &Device) -> Option<String> {
+    let Device::Cuda(device) = device else { return None };
+    let name = device.cuda_stream().context().name().ok()?;
+    let mut version = 0;
+    // SAFETY: the driver writes one number to where the pointer points.
+    unsafe { sys::cuDriverGetVersion(&raw mut version) }.result().ok()?;
+    Some(format!("{name}, driver for CUDA {}.{}", version / 1000, version % 1000 / 10))
+}
+
+/// A driver's error as Candle's.
+fn wrap(e: impl std::error::Error + Send + Sync + 'static) -> CandleError {
+    CandleError::wrap(e)
+}
+
+/// Candle's errors may carry a backtrace.
+fn first_line(e: &CandleError) -> String {
+    e.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
+/// The stream and context must be bound to the thread that uses them.
+fn bind(device: &CudaDevice) -> candle_core::Result<()> {
+    device.cuda_stream().context().bind_to_thread().map_err(wrap)
 }

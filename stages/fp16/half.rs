@@ -1,7 +1,9 @@
-//! Half storage on a CPU: what is stored is f16; each op widens to f32, runs the rung below, and rounds its result once.
+//! Half storage over the rung below: what is stored is f16 or bf16; each op widens to f32, runs the rung below, and rounds its
+//! result once.
 //!
 //! Candle's own f16 path on a CPU is not used: its products round inside the sum. A CPU without half arithmetic gains
 //! memory by this, not time; the gain in time comes where `fused-ops` widens weights block by block in the cache.
+use super::STAGE;
 use crate::diffusion::Step;
 use crate::ops::attention::Attention;
 use crate::ops::conv2d::{Conv2d, Conv2dInput, Conv2dKernel, Conv2dParams};
@@ -15,15 +17,14 @@ use crate::ops::temporal_blend::{Blend, TemporalBlend};
 use candle_core::{DType, Result, Tensor};
 use std::sync::Arc;
 
-const STAGE: &str = "fp16";
+/// A slot whose inputs, outputs and weights are stored in a half-precision type.
+pub(super) struct Half<T: ?Sized>(pub Arc<T>, pub DType);
 
-/// A slot whose inputs, outputs and weights are stored in f16.
-pub(super) struct Half<T: ?Sized>(pub Arc<T>);
-
-/// A kernel that keeps its large parameters in f16 and widens them for each call.
+/// A kernel that keeps its large parameters in half precision and widens them for each call.
 struct HalfKernel<T: ?Sized, P> {
     below: Arc<T>,
     params: P,
+    dtype: DType,
 }
 
 fn widen(t: &Tensor) -> Result<Tensor> {
@@ -34,8 +35,8 @@ fn widen_opt(t: Option<&Tensor>) -> Result<Option<Tensor>> {
     t.map(widen).transpose()
 }
 
-fn round(t: Tensor) -> Result<Tensor> {
-    t.to_dtype(DType::F16)
+fn round(t: &Tensor, dtype: DType) -> Result<Tensor> {
+    t.to_dtype(dtype)
 }
 
 impl Attention for Half<dyn Attention> {
@@ -44,7 +45,7 @@ impl Attention for Half<dyn Attention> {
     }
 
     fn run(&self, q: &Tensor, k: &Tensor, v: &Tensor, scale: f64) -> Result<Tensor> {
-        round(self.0.run(&widen(q)?, &widen(k)?, &widen(v)?, scale)?)
+        round(&self.0.run(&widen(q)?, &widen(k)?, &widen(v)?, scale)?, self.1)
     }
 }
 
@@ -54,8 +55,8 @@ impl Conv2d for Half<dyn Conv2d> {
     }
 
     fn prepare(&self, p: Conv2dParams) -> Result<Box<dyn Conv2dKernel>> {
-        let params = Conv2dParams { weight: round(p.weight)?, ..p };
-        Ok(Box::new(HalfKernel { below: self.0.clone(), params }))
+        let params = Conv2dParams { weight: round(&p.weight, self.1)?, ..p };
+        Ok(Box::new(HalfKernel { below: self.0.clone(), params, dtype: self.1 }))
     }
 }
 
@@ -65,7 +66,7 @@ impl Conv2dKernel for HalfKernel<dyn Conv2d, Conv2dParams> {
         let (x, skip) = (widen(input.x)?, widen_opt(input.skip)?);
         let (shift, residual) = (widen_opt(input.shift)?, widen_opt(input.residual)?);
         let input = Conv2dInput { x: &x, skip: skip.as_ref(), shift: shift.as_ref(), residual: residual.as_ref() };
-        round(self.below.prepare(params)?.run(input)?)
+        round(&self.below.prepare(params)?.run(input)?, self.dtype)
     }
 }
 
@@ -75,15 +76,15 @@ impl Linear for Half<dyn Linear> {
     }
 
     fn prepare(&self, p: LinearParams) -> Result<Box<dyn LinearKernel>> {
-        let params = LinearParams { weight: round(p.weight)?, ..p };
-        Ok(Box::new(HalfKernel { below: self.0.clone(), params }))
+        let params = LinearParams { weight: round(&p.weight, self.1)?, ..p };
+        Ok(Box::new(HalfKernel { below: self.0.clone(), params, dtype: self.1 }))
     }
 }
 
 impl LinearKernel for HalfKernel<dyn Linear, LinearParams> {
     fn run(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
         let params = LinearParams { weight: widen(&self.params.weight)?, ..self.params.clone() };
-        round(self.below.prepare(params)?.run(&widen(x)?, widen_opt(residual)?.as_ref())?)
+        round(&self.below.prepare(params)?.run(&widen(x)?, widen_opt(residual)?.as_ref())?, self.dtype)
     }
 }
 
@@ -93,21 +94,21 @@ impl Geglu for Half<dyn Geglu> {
     }
 
     fn prepare(&self, p: GegluParams) -> Result<Box<dyn GegluKernel>> {
-        let params = GegluParams { weight: round(p.weight)?, ..p };
-        Ok(Box::new(HalfKernel { below: self.0.clone(), params }))
+        let params = GegluParams { weight: round(&p.weight, self.1)?, ..p };
+        Ok(Box::new(HalfKernel { below: self.0.clone(), params, dtype: self.1 }))
     }
 }
 
 impl GegluKernel for HalfKernel<dyn Geglu, GegluParams> {
     fn run(&self, x: &Tensor) -> Result<Tensor> {
         let params = GegluParams { weight: widen(&self.params.weight)?, ..self.params.clone() };
-        round(self.below.prepare(params)?.run(&widen(x)?)?)
+        round(&self.below.prepare(params)?.run(&widen(x)?)?, self.dtype)
     }
 }
 
 // The parameters of a norm are few and its sums are in f32 anyway: they stay as they are.
 
-struct HalfNorm<K: ?Sized>(Box<K>);
+struct HalfNorm<K: ?Sized>(Box<K>, DType);
 
 impl GroupNorm for Half<dyn GroupNorm> {
     fn stage(&self) -> &'static str {
@@ -115,13 +116,13 @@ impl GroupNorm for Half<dyn GroupNorm> {
     }
 
     fn prepare(&self, params: GroupNormParams) -> Result<Box<dyn GroupNormKernel>> {
-        Ok(Box::new(HalfNorm(self.0.prepare(params)?)))
+        Ok(Box::new(HalfNorm(self.0.prepare(params)?, self.1)))
     }
 }
 
 impl GroupNormKernel for HalfNorm<dyn GroupNormKernel> {
     fn run(&self, x: &Tensor) -> Result<Tensor> {
-        round(self.0.run(&widen(x)?)?)
+        round(&self.0.run(&widen(x)?)?, self.1)
     }
 }
 
@@ -131,13 +132,13 @@ impl LayerNorm for Half<dyn LayerNorm> {
     }
 
     fn prepare(&self, params: LayerNormParams) -> Result<Box<dyn LayerNormKernel>> {
-        Ok(Box::new(HalfNorm(self.0.prepare(params)?)))
+        Ok(Box::new(HalfNorm(self.0.prepare(params)?, self.1)))
     }
 }
 
 impl LayerNormKernel for HalfNorm<dyn LayerNormKernel> {
     fn run(&self, x: &Tensor) -> Result<Tensor> {
-        round(self.0.run(&widen(x)?)?)
+        round(&self.0.run(&widen(x)?)?, self.1)
     }
 }
 
@@ -147,7 +148,7 @@ impl Resample for Half<dyn Resample> {
     }
 
     fn run(&self, x: &Tensor, filter: Filter) -> Result<Tensor> {
-        round(self.0.run(&widen(x)?, filter)?)
+        round(&self.0.run(&widen(x)?, filter)?, self.1)
     }
 }
 
@@ -157,7 +158,7 @@ impl SamplerStep for Half<dyn SamplerStep> {
     }
 
     fn run(&self, x: &Tensor, output: &Tensor, noise: Option<&Tensor>, step: &Step) -> Result<Tensor> {
-        round(self.0.run(&widen(x)?, &widen(output)?, widen_opt(noise)?.as_ref(), step)?)
+        round(&self.0.run(&widen(x)?, &widen(output)?, widen_opt(noise)?.as_ref(), step)?, self.1)
     }
 }
 
@@ -168,9 +169,10 @@ impl TemporalBlend for Half<dyn TemporalBlend> {
 
     fn run(&self, current: &Tensor, previous: &Tensor, alpha: Blend<'_>) -> Result<Tensor> {
         let (current, previous) = (widen(current)?, widen(previous)?);
-        round(match alpha {
+        let blended = match alpha {
             Blend::Fixed(_) => self.0.run(&current, &previous, alpha)?,
             Blend::Map(map) => self.0.run(&current, &previous, Blend::Map(&widen(map)?))?,
-        })
+        };
+        round(&blended, self.1)
     }
 }

@@ -1,0 +1,82 @@
+// What every kernel shares: how a storage type turns into f32 and back, and eight of them at a time.
+//
+// Activations are channels-last: (batch, height, width, channels) in memory. Every sum is in f32.
+#pragma once
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <stdint.h>
+
+// Values in the 16 bytes that a thread moves at a time.
+constexpr int VECTOR = 8;
+
+template <typename T> struct Pair;
+template <> struct Pair<__half> {
+    using Type = __half2;
+    static __device__ __forceinline__ float2 widen(__half2 v) { return __half22float2(v); }
+    static __device__ __forceinline__ __half2 round(float a, float b) { return __floats2half2_rn(a, b); }
+};
+template <> struct Pair<__nv_bfloat16> {
+    using Type = __nv_bfloat162;
+    static __device__ __forceinline__ float2 widen(__nv_bfloat162 v) { return __bfloat1622float2(v); }
+    static __device__ __forceinline__ __nv_bfloat162 round(float a, float b) { return __floats2bfloat162_rn(a, b); }
+};
+
+__device__ __forceinline__ float widen(__half v) { return __half2float(v); }
+__device__ __forceinline__ float widen(__nv_bfloat16 v) { return __bfloat162float(v); }
+__device__ __forceinline__ float widen(float v) { return v; }
+
+template <typename T> __device__ __forceinline__ T rounded(float v);
+template <> __device__ __forceinline__ __half rounded<__half>(float v) { return __float2half_rn(v); }
+template <> __device__ __forceinline__ __nv_bfloat16 rounded<__nv_bfloat16>(float v) { return __float2bfloat16_rn(v); }
+template <> __device__ __forceinline__ float rounded<float>(float v) { return v; }
+
+// Eight values that were fetched as 16 bytes.
+template <typename T> __device__ __forceinline__ void widen8(const uint4& bits, float (&v)[VECTOR]) {
+    const uint32_t words[4] = {bits.x, bits.y, bits.z, bits.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        typename Pair<T>::Type pair;
+        memcpy(&pair, &words[i], 4);
+        const float2 wide = Pair<T>::widen(pair);
+        v[2 * i] = wide.x;
+        v[2 * i + 1] = wide.y;
+    }
+}
+
+// Eight values from a 16-byte boundary.
+template <typename T> __device__ __forceinline__ void load8(const T* from, float (&v)[VECTOR]) {
+    widen8<T>(*reinterpret_cast<const uint4*>(from), v);
+}
+
+// Eight values to a 16-byte boundary, each rounded once.
+template <typename T> __device__ __forceinline__ void store8(T* to, const float (&v)[VECTOR]) {
+    uint32_t words[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const typename Pair<T>::Type pair = Pair<T>::round(v[2 * i], v[2 * i + 1]);
+        memcpy(&words[i], &pair, 4);
+    }
+    *reinterpret_cast<uint4*>(to) = make_uint4(words[0], words[1], words[2], words[3]);
+}
+
+// `V` values, eight by 16 bytes or one by one.
+template <typename T, int V> __device__ __forceinline__ void load(const T* from, float (&v)[V]) {
+    if constexpr (V == VECTOR) load8(from, v);
+    else v[0] = widen(*from);
+}
+template <typename T, int V> __device__ __forceinline__ void store(T* to, const float (&v)[V]) {
+    if constexpr (V == VECTOR) store8(to, v);
+    else *to = rounded<T>(v[0]);
+}
+
+enum Activation { ACTIVATION_NONE = 0, ACTIVATION_SILU = 1, ACTIVATION_GELU = 2, ACTIVATION_GEGLU = 3 };
+
+__device__ __forceinline__ float silu(float x) { return x / (1.0f + __expf(-x)); }
+// With the exact normal distribution function.
+__device__ __forceinline__ float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f)); }
+
+__device__ __forceinline__ float activate(float x, int activation) {
+    if (activation == ACTIVATION_SILU) return silu(x);
+    if (activation == ACTIVATION_GELU) return gelu(x);
+    return x;
+}

@@ -1,0 +1,426 @@
+// Convolution and linear layers on tensor cores: an implicit matrix product with a fused epilogue, split along its inner
+// dimension where there are fewer tiles than a GPU has processors.
+//
+//   y[pixel][o] = act(sum_k w[o][k] · patch[pixel][k] + bias[o] + shift[sample][o]) + residual[pixel][o]
+//
+// k runs over (ky, kx, channel), the channels of `x` and `skip` one after another: no patch matrix and no concatenation is ever
+// written. Weights are the left operand: at 4x4 to 16x16 pixels there are few pixels and many outputs, and a tile may be as
+// narrow as 16 pixels. Tiles of 64 along k travel through a ring of shared-memory stages by cp.async, swizzled so that
+// ldmatrix meets no bank conflict; products are mma.m16n8k16 with sums in f32.
+//
+// Split K: the blocks of a tile write their sums to `partial`; the one that arrives last adds them, in the order of the splits,
+// so that a result does not depend on who was last.
+#include "ptx.cuh"
+
+constexpr int TILE_K = 64;
+constexpr int CHUNKS = TILE_K / VECTOR;  // of 16 bytes in a row of a stage
+
+// Division by a number that the host knows: a product and a shift (Granlund and Montgomery 1994). For dividends below 2^31.
+struct Divisor {
+    unsigned value, factor, shift;
+    __device__ __forceinline__ int quotient(int n) const { return value == 1 ? n : static_cast<int>(__umulhi(n, factor) >> shift); }
+};
+
+struct Conv2dParams {
+    const void* x;         // (batch, height, width, channels)
+    const void* skip;      // (batch, height, width, skip_channels)
+    const void* weight;    // (outputs, k_tiles * 64): (ky, kx, channel padded to a multiple of 8), zeros behind
+    const float* bias;     // (outputs)
+    const void* shift;     // (batch, outputs)
+    const void* residual;  // as y
+    void* y;               // (batch, out_height, out_width, outputs); half as many outputs for GEGLU; f32 where `wide`
+    float* partial;        // (tiles, splits, tile), f32
+    unsigned* arrivals;    // (tiles), zero before and after
+    int batch, height, width, channels, skip_channels, padded_channels;
+    int outputs, out_height, out_width;
+    int kernel, stride, padding;
+    int k_tiles, tiles_per_split, splits;
+    int activation, wide;
+    const void* next;  // weights that the next layer will read
+    int64_t next_bytes;
+    Divisor area, row, tap_channels, kernel_row;  // of an output image, its rows, a tap, a row of taps
+};
+
+// Where chunk `chunk` of row `row` lies in a stage.
+__device__ __forceinline__ int swizzled(int row, int chunk) { return row * TILE_K + ((chunk ^ (row & 7)) * VECTOR); }
+
+// What a thread fetches of the pixels: one column of chunks, in several rows. Addresses are worked out anew only where a tap or
+// an input ends, which most turns of the loop do not meet.
+template <typename T, int ROWS, bool ALIGNED> struct Patches {
+    const T* from[ROWS];
+    int base[ROWS];  // the pixel of tap (0, 0), counted from the first pixel of x
+    int y[ROWS], x0[ROWS];
+    unsigned inside;  // a bit for each row
+    int channel, kx, ky;
+    int left;  // channels until a tap or an input ends
+
+    __device__ __forceinline__ void start(const Conv2dParams& p, int first_pixel, int row_step, int k) {
+        const int area = p.out_height * p.out_width, pixels = p.batch * area;
+#pragma unroll
+        for (int i = 0; i < ROWS; i++) {
+            const int pixel = first_pixel + i * row_step;
+            const int sample = p.area.quotient(pixel), place = pixel - sample * area;
+            const int oy = p.row.quotient(place), ox = place - oy * p.out_width;
+            // a row behind the last pixel lies outside of every image
+            y[i] = pixel < pixels ? oy * p.stride - p.padding : -(1 << 20);
+            x0[i] = ox * p.stride - p.padding;
+            base[i] = (sample * p.height + oy * p.stride - p.padding) * p.width + x0[i];
+        }
+        const int tap = p.tap_channels.quotient(k);
+        channel = k - tap * p.padded_channels;
+        ky = p.kernel_row.quotient(tap);
+        kx = tap - ky * p.kernel;
+        left = 0;
+    }
+
+    __device__ __forceinline__ void locate(const Conv2dParams& p) {
+        const bool in_x = channel < p.channels || !ALIGNED;
+        const T* image = static_cast<const T*>(in_x ? p.x : p.skip);
+        const int channels = in_x ? p.channels : p.skip_channels, at = in_x ? channel : channel - p.channels;
+        left = ALIGNED ? channels - at : p.padded_channels - at;
+        inside = 0;
+#pragma unroll
+        for (int i = 0; i < ROWS; i++) {
+            const bool valid = ky < p.kernel && static_cast<unsigned>(y[i] + ky) < static_cast<unsigned>(p.height) &&
+                               static_cast<unsigned>(x0[i] + kx) < static_cast<unsigned>(p.width);
+            inside |= static_cast<unsigned>(valid) << i;
+            from[i] = image + (valid ? static_cast<int64_t>(base[i] + ky * p.width + kx) * channels + at : 0);
+        }
+    }
+
+    __device__ __forceinline__ void fetch(const Conv2dParams& p, int i, T* to) const {
+        const bool valid = inside >> i & 1;
+        if constexpr (ALIGNED) {
+            cp_async_16(to, from[i], valid);
+        } else {
+            const int64_t pixel = base[i] + ky * p.width + kx;
+            const T* x = static_cast<const T*>(p.x);
+            const T* skip = static_cast<const T*>(p.skip);
+            alignas(16) T values[VECTOR];
+#pragma unroll
+            for (int c = 0; c < VECTOR; c++) {
+                const int at = channel + c;
+                values[c] = rounded<T>(0.0f);
+                if (valid && at < p.channels) values[c] = x[pixel * p.channels + at];
+                else if (valid && at < p.channels + p.skip_channels)
+                    values[c] = skip[pixel * p.skip_channels + at - p.channels];
+            }
+            *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(values);
+        }
+    }
+
+    // To the next tile; addresses that still hold are moved along.
+    __device__ __forceinline__ void advance(const Conv2dParams& p) {
+        channel += TILE_K;
+        left -= TILE_K;
+#pragma unroll
+        for (int i = 0; i < ROWS; i++) from[i] += TILE_K;
+        while (channel >= p.padded_channels) {
+            channel -= p.padded_channels;
+            if (++kx == p.kernel) {
+                kx = 0;
+                ky++;
+            }
+        }
+    }
+};
+
+// Sums that are stored one by one, since the layer's outputs do not divide by 8. Not inlined: few layers come here, and all would
+// carry the code.
+template <typename T> __device__ __noinline__ void finish_any(const Conv2dParams& p, int pixel, int output, const float* sums) {
+    const int count = min(VECTOR, p.outputs - output);
+    const int64_t at = static_cast<int64_t>(pixel) * p.outputs + output;
+    if (p.wide) {
+        for (int i = 0; i < count; i++) static_cast<float*>(p.y)[at + i] = sums[i];
+        return;
+    }
+    const int64_t shift = static_cast<int64_t>(p.area.quotient(pixel)) * p.outputs + output;
+    for (int i = 0; i < count; i++) {
+        auto biased = [&](int o) { return p.bias != nullptr ? sums[o] + p.bias[output + o] : sums[o]; };
+        float v = biased(i);
+        if (p.activation == ACTIVATION_GEGLU) {
+            // weights are interleaved: hidden, gate, hidden, gate
+            if (i % 2 == 0) static_cast<T*>(p.y)[(at + i) / 2] = rounded<T>(v * gelu(biased(i + 1)));
+            continue;
+        }
+        if (p.shift != nullptr) v += widen(static_cast<const T*>(p.shift)[shift + i]);
+        v = activate(v, p.activation);
+        if (p.residual != nullptr) v += widen(static_cast<const T*>(p.residual)[at + i]);
+        static_cast<T*>(p.y)[at + i] = rounded<T>(v);
+    }
+}
+
+// Rounds eight sums that belong together, with all that follows them, and stores them. Bias and residual were fetched before, so
+// that nothing waits here.
+template <typename T>
+__device__ __forceinline__ void finish(const Conv2dParams& p, int pixel, int output, float (&v)[VECTOR], const float (&bias)[VECTOR],
+                                       const uint4& residual) {
+#pragma unroll
+    for (int i = 0; i < VECTOR; i++) v[i] += bias[i];
+    if (p.activation == ACTIVATION_GEGLU) {
+        T* y = static_cast<T*>(p.y) + static_cast<int64_t>(pixel) * (p.outputs / 2) + output / 2;
+#pragma unroll
+        for (int i = 0; i < VECTOR; i += 2) y[i / 2] = rounded<T>(v[i] * gelu(v[i + 1]));
+        return;
+    }
+    float more[VECTOR];
+    if (p.shift != nullptr) {
+        load8(static_cast<const T*>(p.shift) + static_cast<int64_t>(p.area.quotient(pixel)) * p.outputs + output, more);
+#pragma unroll
+        for (int i = 0; i < VECTOR; i++) v[i] += more[i];
+    }
+    if (p.activation != ACTIVATION_NONE)
+#pragma unroll
+        for (int i = 0; i < VECTOR; i++) v[i] = activate(v[i], p.activation);
+    if (p.residual != nullptr) {
+        widen8<T>(residual, more);
+#pragma unroll
+        for (int i = 0; i < VECTOR; i++) v[i] += more[i];
+    }
+    store8(static_cast<T*>(p.y) + static_cast<int64_t>(pixel) * p.outputs + output, v);
+}
+
+// A tile of OUTPUTS x PIXELS. Each warp makes WARP_OUTPUTS x WARP_PIXELS of it from one in WARPS_K steps along k: a warp that makes
+// all of a small tile reads shared memory half as often for each product as four that make a quarter each, and shared memory
+// is what limits them.
+template <typename T, int OUTPUTS, int PIXELS, int WARP_OUTPUTS, int WARP_PIXELS, int WARPS_K, int STAGES, bool ALIGNED>
+__device__ __forceinline__ void conv2d(const Conv2dParams& p) {
+    constexpr int WARPS_DOWN = OUTPUTS / WARP_OUTPUTS, WARPS_TILE = WARPS_DOWN * (PIXELS / WARP_PIXELS);
+    constexpr int THREADS = WARPS_TILE * WARPS_K * 32;
+    constexpr int ROW_STEP = THREADS / CHUNKS;
+    constexpr int WEIGHT_ROWS = OUTPUTS / ROW_STEP, PIXEL_ROWS = PIXELS / ROW_STEP;
+    constexpr int DOWN = WARP_OUTPUTS / 16, ACROSS = WARP_PIXELS / 8;
+    constexpr int STAGE = (OUTPUTS + PIXELS) * TILE_K;
+    constexpr int SUMS_ROW = OUTPUTS + 4;  // f32 a pixel: without the 4, all pixels of a fragment would share a bank
+    static_assert(WEIGHT_ROWS >= 1 && PIXEL_ROWS >= 1 && ACROSS % 2 == 0, "a thread needs a chunk of each operand");
+    static_assert(TILE_K / 16 % WARPS_K == 0, "each warp takes whole steps");
+    extern __shared__ __align__(128) unsigned char memory[];
+    T* stages = reinterpret_cast<T*>(memory);
+
+    const int tid = threadIdx.x, lane = tid % 32, warp = tid / 32;
+    const int warp_output = warp % WARPS_DOWN * WARP_OUTPUTS, warp_pixel = warp % WARPS_TILE / WARPS_DOWN * WARP_PIXELS;
+    const int warp_k = warp / WARPS_TILE;
+    const int first_pixel = blockIdx.x * PIXELS, first_output = blockIdx.y * OUTPUTS, split = blockIdx.z;
+    const int first_tile = split * p.tiles_per_split;
+    const int tiles = min(p.tiles_per_split, p.k_tiles - first_tile);
+
+    const int row = tid / CHUNKS, chunk = tid % CHUNKS;
+    // a row behind the last output fetches the last one: what comes of it is not stored
+    const T* weight[WEIGHT_ROWS];
+#pragma unroll
+    for (int i = 0; i < WEIGHT_ROWS; i++)
+        weight[i] = static_cast<const T*>(p.weight) + chunk * VECTOR + first_tile * TILE_K +
+                    static_cast<int64_t>(min(first_output + row + i * ROW_STEP, p.outputs - 1)) * p.k_tiles * TILE_K;
+    Patches<T, PIXEL_ROWS, ALIGNED> patches;
+    patches.start(p, first_pixel + row, ROW_STEP, first_tile * TILE_K + chunk * VECTOR);
+
+    const int to = swizzled(row, chunk);  // rows of one thread lie a multiple of 8 apart: the swizzle is the same
+    auto fetch = [&](int slot) {
+        T* weights = stages + slot * STAGE + to;
+        T* pixels = weights + OUTPUTS * TILE_K;
+#pragma unroll
+        for (int i = 0; i < WEIGHT_ROWS; i++) {
+            cp_async_16(weights + i * ROW_STEP * TILE_K, weight[i]);
+            weight[i] += TILE_K;
+        }
+        if (patches.left <= 0) patches.locate(p);
+#pragma unroll
+        for (int i = 0; i < PIXEL_ROWS; i++) patches.fetch(p, i, pixels + i * ROW_STEP * TILE_K);
+        patches.advance(p);
+    };
+
+    float sums[DOWN][ACROSS][4] = {};
+#pragma unroll 1
+    for (int i = 0; i < STAGES - 1; i++) {
+        if (i < tiles) fetch(i);
+        cp_async_commit();
+    }
+    // a thread finishes the same outputs of every pixel that it finishes
+    static_assert(THREADS % (OUTPUTS / VECTOR) == 0, "so that the bias is fetched once");
+    const int own_output = first_output + tid % (OUTPUTS / VECTOR) * VECTOR;
+    float bias[VECTOR];
+#pragma unroll
+    for (int i = 0; i < VECTOR; i++)
+        bias[i] = p.bias != nullptr && own_output + i < p.outputs ? p.bias[own_output + i] : 0.0f;
+    // a layer that waits for arithmetic leaves memory idle: the next layer's weights may come to the second-level cache meanwhile
+    const int64_t block = (static_cast<int64_t>(blockIdx.z) * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+    const int64_t blocks = static_cast<int64_t>(gridDim.x) * gridDim.y * gridDim.z;
+    for (int64_t at = (block * THREADS + tid) * 128; at < p.next_bytes; at += blocks * THREADS * 128)
+        prefetch_l2(static_cast<const char*>(p.next) + at);
+    // where a lane's rows lie in a stage
+    const T* left = stages + (warp_output + lane % 16) * TILE_K;
+    const T* right = stages + (OUTPUTS + warp_pixel + lane % 8 + lane / 16 * 8) * TILE_K;
+    int slot = 0, next = STAGES - 1;
+#pragma unroll 1
+    for (int tile = 0; tile < tiles; tile++) {
+        cp_async_wait<STAGES - 2>();
+        __syncthreads();
+        if (tile + STAGES - 1 < tiles) fetch(next);
+        cp_async_commit();
+        const T* weights = left + slot * STAGE;
+        const T* pixels = right + slot * STAGE;
+#pragma unroll
+        for (int step = 0; step < TILE_K / 16 / WARPS_K; step++) {
+            const int k = step * WARPS_K + warp_k;
+            uint32_t a[DOWN][4], b[ACROSS / 2][4];
+            const int left_chunk = ((2 * k + lane / 16) ^ (lane & 7)) * VECTOR;
+            const int right_chunk = ((2 * k + lane / 8 % 2) ^ (lane & 7)) * VECTOR;
+#pragma unroll
+            for (int i = 0; i < DOWN; i++) ldmatrix_x4(a[i], weights + i * 16 * TILE_K + left_chunk);
+#pragma unroll
+            for (int j = 0; j < ACROSS / 2; j++) ldmatrix_x4(b[j], pixels + j * 16 * TILE_K + right_chunk);
+#pragma unroll
+            for (int i = 0; i < DOWN; i++)
+#pragma unroll
+                for (int j = 0; j < ACROSS; j++)
+                    mma_16x8x16<T>(sums[i][j], a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
+        }
+        slot = slot + 1 == STAGES ? 0 : slot + 1;
+        next = next + 1 == STAGES ? 0 : next + 1;
+    }
+    cp_async_wait<0>();
+
+    // through shared memory, so that the warps of a tile meet and outputs that lie side by side are stored together
+    __syncthreads();
+    float* sums_of_warps = reinterpret_cast<float*>(memory);
+    float* own = sums_of_warps + warp_k * PIXELS * SUMS_ROW;
+#pragma unroll
+    for (int i = 0; i < DOWN; i++)
+#pragma unroll
+        for (int j = 0; j < ACROSS; j++)
+#pragma unroll
+            for (int c = 0; c < 4; c++) {
+                const int output = warp_output + i * 16 + lane / 4 + c / 2 * 8;
+                const int pixel = warp_pixel + j * 8 + lane % 4 * 2 + c % 2;
+                own[pixel * SUMS_ROW + output] = sums[i][j][c];
+            }
+    constexpr int GROUPS = PIXELS * OUTPUTS / VECTOR, TURNS = GROUPS / THREADS, PIXEL_STEP = THREADS / (OUTPUTS / VECTOR);
+    const int pixels = p.batch * p.out_height * p.out_width, own_pixel = first_pixel + tid / (OUTPUTS / VECTOR);
+    uint4 residual[TURNS];
+#pragma unroll
+    for (int turn = 0; turn < TURNS; turn++) {
+        const int pixel = own_pixel + turn * PIXEL_STEP;
+        if (p.residual != nullptr && p.outputs % VECTOR == 0 && pixel < pixels && own_output < p.outputs)
+            residual[turn] = *reinterpret_cast<const uint4*>(static_cast<const T*>(p.residual) +
+                                                             static_cast<int64_t>(pixel) * p.outputs + own_output);
+    }
+    __syncthreads();
+    auto add = [](float(&v)[VECTOR], const float* from) {
+#pragma unroll
+        for (int c = 0; c < VECTOR; c += 4) {
+            const float4 part = __ldcg(reinterpret_cast<const float4*>(from + c));
+            v[c] += part.x;
+            v[c + 1] += part.y;
+            v[c + 2] += part.z;
+            v[c + 3] += part.w;
+        }
+    };
+    auto tile_sums = [&](int group, float(&v)[VECTOR]) {
+        const float* from = sums_of_warps + group / (OUTPUTS / VECTOR) * SUMS_ROW + group % (OUTPUTS / VECTOR) * VECTOR;
+#pragma unroll
+        for (int c = 0; c < VECTOR; c++) v[c] = from[c];
+#pragma unroll
+        for (int w = 1; w < WARPS_K; w++)
+#pragma unroll
+            for (int c = 0; c < VECTOR; c++) v[c] += from[w * PIXELS * SUMS_ROW + c];
+    };
+    const float* parts = nullptr;
+    if (p.splits > 1) {
+        const int tile = blockIdx.y * gridDim.x + blockIdx.x;
+        float* all = p.partial + static_cast<int64_t>(tile) * p.splits * PIXELS * OUTPUTS;
+        float* part = all + split * PIXELS * OUTPUTS;
+#pragma unroll 1
+        for (int group = tid; group < GROUPS; group += THREADS) {
+            float v[VECTOR];
+            tile_sums(group, v);
+            __stcg(reinterpret_cast<float4*>(part + group * VECTOR), make_float4(v[0], v[1], v[2], v[3]));
+            __stcg(reinterpret_cast<float4*>(part + group * VECTOR + 4), make_float4(v[4], v[5], v[6], v[7]));
+        }
+        __shared__ bool last;
+        __syncthreads();
+        // releases what the whole block wrote, and acquires what the others did
+        if (tid == 0) last = atomic_add_acq_rel(p.arrivals + tile, 1u) == p.splits - 1u;
+        __syncthreads();
+        if (!last) return;
+        if (tid == 0) p.arrivals[tile] = 0;
+        parts = all;
+    }
+#pragma unroll
+    for (int turn = 0; turn < TURNS; turn++) {
+        const int pixel = own_pixel + turn * PIXEL_STEP, group = tid + turn * THREADS;
+        if (pixel >= pixels || own_output >= p.outputs) continue;
+        float v[VECTOR] = {};
+        if (parts == nullptr) {
+            tile_sums(group, v);
+        } else {
+#pragma unroll 4
+            for (int s = 0; s < p.splits; s++) add(v, parts + s * PIXELS * OUTPUTS + group * VECTOR);
+        }
+        if (p.wide && p.outputs % VECTOR == 0) {
+            float4* y = reinterpret_cast<float4*>(static_cast<float*>(p.y) + static_cast<int64_t>(pixel) * p.outputs + own_output);
+            y[0] = make_float4(v[0], v[1], v[2], v[3]);
+            y[1] = make_float4(v[4], v[5], v[6], v[7]);
+        } else if (p.outputs % VECTOR != 0) {
+            const float bare[VECTOR] = {v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]};
+            finish_any<T>(p, pixel, own_output, bare);
+        } else {
+            finish<T>(p, pixel, own_output, v, bias, residual[turn]);
+        }
+    }
+}
+
+// The tiles that the host chooses from: `Tile` in stages/fused_ops/gpu/plan.rs has the same.
+#define TILE(T, NAME, OUTPUTS, PIXELS, WARP_OUTPUTS, WARP_PIXELS, WARPS_K, STAGES)                                               \
+    extern "C" __global__ void __launch_bounds__(OUTPUTS / WARP_OUTPUTS * (PIXELS / WARP_PIXELS) * WARPS_K * 32)                  \
+        conv2d_##NAME##_##OUTPUTS##x##PIXELS(const __grid_constant__ Conv2dParams p) {                                           \
+        conv2d<T, OUTPUTS, PIXELS, WARP_OUTPUTS, WARP_PIXELS, WARPS_K, STAGES, true>(p);                                         \
+    }
+#define TILES(T, NAME)                                                                                                            \
+    TILE(T, NAME, 128, 128, 64, 32, 1, 3)                                                                                         \
+    TILE(T, NAME, 128, 64, 64, 64, 2, 4)                                                                                          \
+    TILE(T, NAME, 64, 64, 64, 64, 4, 4)                                                                                           \
+    TILE(T, NAME, 64, 32, 64, 32, 4, 4)                                                                                           \
+    TILE(T, NAME, 128, 16, 64, 16, 2, 5)                                                                                          \
+    /* channels that do not divide by 8: the first and last layers of a network */                                                \
+    extern "C" __global__ void __launch_bounds__(128) conv2d_##NAME##_any(const __grid_constant__ Conv2dParams p) {               \
+        conv2d<T, 64, 64, 32, 32, 1, 4, false>(p);                                                                                \
+    }
+TILES(__half, f16)
+TILES(__nv_bfloat16, bf16)
+
+struct EpilogueParams {
+    const float* sums;   // (pixels, outputs)
+    const float* scale;  // (outputs), or null
+    const float* bias;   // (outputs), or null
+    const void* shift;
+    const void* residual;
+    void* y;
+    int pixels, outputs, pixels_per_sample, activation;
+};
+
+// The epilogue as a pass of its own, for the rung that does not fuse it: y = act(sums · scale + bias + shift) + residual.
+template <typename T> __device__ __forceinline__ void epilogue(const EpilogueParams& p) {
+    const bool geglu = p.activation == ACTIVATION_GEGLU;
+    const int width = geglu ? p.outputs / 2 : p.outputs;
+    const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i >= static_cast<int64_t>(p.pixels) * width) return;
+    const int64_t pixel = i / width;
+    const int output = i - pixel * width;
+    auto sum = [&](int o) {
+        float v = p.sums[pixel * p.outputs + o];
+        if (p.scale != nullptr) v *= p.scale[o];
+        return p.bias != nullptr ? v + p.bias[o] : v;
+    };
+    float v;
+    if (geglu) {
+        v = sum(2 * output) * gelu(sum(2 * output + 1));
+    } else {
+        v = sum(output);
+        if (p.shift != nullptr) v += widen(static_cast<const T*>(p.shift)[pixel / p.pixels_per_sample * width + output]);
+        v = activate(v, p.activation);
+        if (p.residual != nullptr) v += widen(static_cast<const T*>(p.residual)[i]);
+    }
+    static_cast<T*>(p.y)[i] = rounded<T>(v);
+}
+extern "C" __global__ void epilogue_f16(const EpilogueParams p) { epilogue<__half>(p); }
+extern "C" __global__ void epilogue_bf16(const EpilogueParams p) { epilogue<__nv_bfloat16>(p); }

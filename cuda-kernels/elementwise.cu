@@ -1,0 +1,128 @@
+// Changes of resolution, the sampler's update and the temporal blend: each value read once, computed in f32, rounded once.
+#include "common.cuh"
+
+struct ResampleParams {
+    const void* x;  // (batch, height, width, channels)
+    void* y;        // (batch, out_height, out_width, channels)
+    int batch, height, width, channels;
+};
+
+enum Filter { MAX_POOL_2, BILINEAR_2, NEAREST_2 };
+
+// A thread makes `V` channels of one output pixel.
+template <typename T, int V, Filter FILTER> __device__ __forceinline__ void resample(const ResampleParams& p) {
+    const int out_height = FILTER == MAX_POOL_2 ? p.height / 2 : p.height * 2;
+    const int out_width = FILTER == MAX_POOL_2 ? p.width / 2 : p.width * 2;
+    const int columns = p.channels / V;
+    const int64_t index = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (index >= static_cast<int64_t>(p.batch) * out_height * out_width * columns) return;
+    const int column = index % columns;
+    const int64_t pixel = index / columns;
+    const int ox = pixel % out_width, oy = pixel / out_width % out_height;
+    const int64_t sample = pixel / (static_cast<int64_t>(out_width) * out_height);
+    const T* x = static_cast<const T*>(p.x) + sample * p.height * p.width * p.channels + column * V;
+    auto at = [&](int y, int x0, float(&v)[V]) { load<T, V>(x + (static_cast<int64_t>(y) * p.width + x0) * p.channels, v); };
+    float v[V];
+    if constexpr (FILTER == NEAREST_2) {
+        at(oy / 2, ox / 2, v);
+    } else if constexpr (FILTER == MAX_POOL_2) {
+        float other[V];
+        at(2 * oy, 2 * ox, v);
+#pragma unroll
+        for (int i = 1; i < 4; i++) {
+            at(2 * oy + i / 2, 2 * ox + i % 2, other);
+#pragma unroll
+            for (int c = 0; c < V; c++) v[c] = fmaxf(v[c], other[c]);
+        }
+    } else {
+        // pixel centres at halves: an output lies a quarter from the nearer of two inputs; beyond the edge is the edge
+        const int y0 = (oy - 1) >> 1, x0 = (ox - 1) >> 1;
+        const float fy = oy % 2 ? 0.25f : 0.75f, fx = ox % 2 ? 0.25f : 0.75f;
+        const int top = max(y0, 0), bottom = min(y0 + 1, p.height - 1);
+        const int left = max(x0, 0), right = min(x0 + 1, p.width - 1);
+        float a[V], b[V], c[V], d[V];
+        at(top, left, a);
+        at(top, right, b);
+        at(bottom, left, c);
+        at(bottom, right, d);
+#pragma unroll
+        for (int i = 0; i < V; i++)
+            v[i] = (a[i] * (1.0f - fx) + b[i] * fx) * (1.0f - fy) + (c[i] * (1.0f - fx) + d[i] * fx) * fy;
+    }
+    store<T, V>(static_cast<T*>(p.y) + pixel * p.channels + column * V, v);
+}
+
+struct SamplerParams {
+    const void* x;
+    const void* output;
+    const void* noise;  // or null
+    void* y;
+    int64_t count;
+    float x0_from_x, x0_from_out, clip, next_from_x, next_from_out, next_from_x0, next_from_noise;
+};
+
+template <typename T> __device__ __forceinline__ void sampler_step(const SamplerParams& p) {
+    const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i >= p.count) return;
+    const float x = widen(static_cast<const T*>(p.x)[i]), output = widen(static_cast<const T*>(p.output)[i]);
+    float x0 = p.x0_from_x * x + p.x0_from_out * output;
+    if (p.clip > 0.0f) x0 = fminf(fmaxf(x0, -p.clip), p.clip);
+    float y = p.next_from_x * x + p.next_from_out * output + p.next_from_x0 * x0;
+    if (p.noise != nullptr) y += p.next_from_noise * widen(static_cast<const T*>(p.noise)[i]);
+    static_cast<T*>(p.y)[i] = rounded<T>(y);
+}
+
+struct BlendParams {
+    const void* current;   // (batch, channels, pixels)
+    const void* previous;  // likewise
+    const void* map;       // (batch, pixels), or null where `alpha` holds everywhere
+    void* y;
+    int64_t count;
+    int channels, pixels;
+    float alpha;
+};
+
+template <typename T> __device__ __forceinline__ void temporal_blend(const BlendParams& p) {
+    const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i >= p.count) return;
+    const float current = widen(static_cast<const T*>(p.current)[i]), previous = widen(static_cast<const T*>(p.previous)[i]);
+    float alpha = p.alpha;
+    if (p.map != nullptr) {
+        const int64_t sample = i / (static_cast<int64_t>(p.channels) * p.pixels);
+        alpha = widen(static_cast<const T*>(p.map)[sample * p.pixels + i % p.pixels]);
+    }
+    static_cast<T*>(p.y)[i] = rounded<T>(previous + alpha * (current - previous));
+}
+
+struct PadParams {
+    const void* x;  // (batch, tokens, heads, head_dim) by strides, each head's values together
+    void* y;        // (batch, tokens, heads, padded_dim), contiguous
+    int64_t count;  // values of y
+    int64_t batch_stride, token_stride, head_stride;
+    int tokens, heads, head_dim, padded_dim;
+};
+
+// Zeros behind each head's values.
+template <typename T> __device__ __forceinline__ void pad_heads(const PadParams& p) {
+    const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i >= p.count) return;
+    const int d = i % p.padded_dim;
+    int64_t rest = i / p.padded_dim;
+    const int head = rest % p.heads;
+    rest /= p.heads;
+    const int64_t from = rest / p.tokens * p.batch_stride + rest % p.tokens * p.token_stride + head * p.head_stride + d;
+    static_cast<T*>(p.y)[i] = d < p.head_dim ? static_cast<const T*>(p.x)[from] : rounded<T>(0.0f);
+}
+
+#define RESAMPLE(T, NAME, V, KIND)                                                                                                \
+    extern "C" __global__ void max_pool_2_##NAME##KIND(const ResampleParams p) { resample<T, V, MAX_POOL_2>(p); }                 \
+    extern "C" __global__ void bilinear_2_##NAME##KIND(const ResampleParams p) { resample<T, V, BILINEAR_2>(p); }                 \
+    extern "C" __global__ void nearest_2_##NAME##KIND(const ResampleParams p) { resample<T, V, NEAREST_2>(p); }
+#define ELEMENTWISE(T, NAME)                                                                                                      \
+    RESAMPLE(T, NAME, VECTOR, )                                                                                                   \
+    RESAMPLE(T, NAME, 1, _any)                                                                                                    \
+    extern "C" __global__ void pad_heads_##NAME(const PadParams p) { pad_heads<T>(p); }                                           \
+    extern "C" __global__ void sampler_step_##NAME(const SamplerParams p) { sampler_step<T>(p); }                                 \
+    extern "C" __global__ void temporal_blend_##NAME(const BlendParams p) { temporal_blend<T>(p); }
+ELEMENTWISE(__half, f16)
+ELEMENTWISE(__nv_bfloat16, bf16)

@@ -1,0 +1,113 @@
+//! Convolutions and linear layers with all that follows them, before the result leaves the processor.
+use super::channels_last;
+use crate::ops::conv2d::{Conv2d, Conv2dInput, Conv2dKernel, Conv2dParams};
+use crate::ops::geglu::{Geglu, GegluKernel, GegluParams};
+use crate::ops::linear::{Linear, LinearKernel, LinearParams};
+use crate::stages::fused_ops::STAGE;
+use crate::stages::tensor_cores::{
+    Ending, Finish, Input, PackedWeights, TensorCores, fold_batch_norm, interleave_gates,
+};
+use candle_core::{DType, Result, Tensor};
+use std::sync::Arc;
+
+/// The slots that run on tensor cores.
+pub(super) struct Layers(pub Arc<TensorCores>);
+
+/// A layer, its batch normalisation folded into the weights.
+struct Layer {
+    cores: Arc<TensorCores>,
+    weights: PackedWeights,
+    bias: Option<Tensor>,
+    ending: Ending,
+    stride: usize,
+    padding: usize,
+}
+
+impl Conv2d for Layers {
+    fn stage(&self) -> &'static str {
+        STAGE
+    }
+
+    fn prepare(&self, p: Conv2dParams) -> Result<Box<dyn Conv2dKernel>> {
+        let dtype = self.0.dtype();
+        let (weights, bias) = match &p.norm {
+            Some(norm) => {
+                let (scale, bias) = fold_batch_norm(norm, p.bias.as_ref())?;
+                let scale = scale.reshape(((), 1, 1, 1))?;
+                let weight = p.weight.to_dtype(DType::F32)?.broadcast_mul(&scale)?;
+                (PackedWeights::conv2d(&weight, dtype)?, Some(bias))
+            }
+            None => {
+                (PackedWeights::conv2d(&p.weight, dtype)?, p.bias.map(|bias| bias.to_dtype(DType::F32)).transpose()?)
+            }
+        };
+        let (cores, ending) = (self.0.clone(), p.activation.into());
+        Ok(Box::new(Layer { cores, weights, bias, ending, stride: p.stride, padding: p.padding }))
+    }
+}
+
+impl Conv2dKernel for Layer {
+    fn run(&self, input: Conv2dInput<'_>) -> Result<Tensor> {
+        let (x, skip) = (channels_last(input.x)?, input.skip.map(channels_last).transpose()?);
+        let shift = input.shift.map(Tensor::contiguous).transpose()?;
+        let residual = input.residual.map(channels_last).transpose()?;
+        let input = Input { x: &x, skip: skip.as_ref(), stride: self.stride, padding: self.padding };
+        let (bias, shift, residual) = (self.bias.as_ref(), shift.as_ref(), residual.as_ref());
+        let y = self.cores.fused(&self.weights, input, Finish { bias, shift, ending: self.ending, residual })?;
+        y.permute((0, 3, 1, 2))
+    }
+}
+
+impl Layer {
+    fn matrix(cores: &Arc<TensorCores>, weight: &Tensor, bias: Option<Tensor>, ending: Ending) -> Result<Self> {
+        let weights = PackedWeights::linear(weight, cores.dtype())?;
+        let bias = bias.map(|bias| bias.to_dtype(DType::F32)).transpose()?;
+        Ok(Self { cores: cores.clone(), weights, bias, ending, stride: 1, padding: 0 })
+    }
+
+    /// `(…, in)` to `(…, out)`: each row a picture of one pixel.
+    fn rows(&self, x: &Tensor, residual: Option<&Tensor>, outputs: usize) -> Result<Tensor> {
+        let mut shape = x.dims().to_vec();
+        let inputs = shape.pop().unwrap_or(1);
+        shape.push(outputs);
+        let pixel = |t: &Tensor, channels: usize| t.reshape((t.elem_count() / channels, 1, 1, channels))?.contiguous();
+        let (x, residual) = (pixel(x, inputs)?, residual.map(|r| pixel(r, outputs)).transpose()?);
+        let input = Input { x: &x, skip: None, stride: 1, padding: 0 };
+        let (bias, residual) = (self.bias.as_ref(), residual.as_ref());
+        let finish = Finish { bias, shift: None, ending: self.ending, residual };
+        self.cores.fused(&self.weights, input, finish)?.reshape(shape)
+    }
+}
+
+impl Linear for Layers {
+    fn stage(&self) -> &'static str {
+        STAGE
+    }
+
+    fn prepare(&self, p: LinearParams) -> Result<Box<dyn LinearKernel>> {
+        Ok(Box::new(Layer::matrix(&self.0, &p.weight, p.bias, p.activation.into())?))
+    }
+}
+
+impl LinearKernel for Layer {
+    fn run(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        self.rows(x, residual, self.weights.outputs())
+    }
+}
+
+impl Geglu for Layers {
+    fn stage(&self) -> &'static str {
+        STAGE
+    }
+
+    fn prepare(&self, p: GegluParams) -> Result<Box<dyn GegluKernel>> {
+        let bias = Some(interleave_gates(&p.bias)?);
+        Ok(Box::new(Layer::matrix(&self.0, &interleave_gates(&p.weight)?, bias, Ending::Geglu)?))
+    }
+}
+
+impl GegluKernel for Layer {
+    fn run(&self, x: &Tensor) -> Result<Tensor> {
+        self.rows(x, None, self.weights.outputs() / 2)
+    }
+}

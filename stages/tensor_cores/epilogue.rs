@@ -1,0 +1,75 @@
+//! The epilogue as a pass of its own over the sums.
+use super::{Ending, TensorCores};
+use crate::cuda::{self, Grid, Params};
+use candle_core::{DType, Result, Tensor};
+
+/// What is done to sums: `ending(sums · scale + bias + shift) + residual`.
+#[derive(Clone, Copy)]
+pub struct Epilogue<'a> {
+    /// `(outputs)` in f32.
+    pub scale: Option<&'a Tensor>,
+    /// `(outputs)` in f32.
+    pub bias: Option<&'a Tensor>,
+    /// `(batch, outputs)` in the storage type.
+    pub shift: Option<&'a Tensor>,
+    /// What follows.
+    pub ending: Ending,
+    /// As the result.
+    pub residual: Option<&'a Tensor>,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct EpilogueParams {
+    sums: u64,
+    scale: u64,
+    bias: u64,
+    shift: u64,
+    residual: u64,
+    y: u64,
+    pixels: i32,
+    outputs: i32,
+    pixels_per_sample: i32,
+    activation: i32,
+}
+
+// SAFETY: the fields are those of `EpilogueParams` in cuda-kernels/conv2d.cu; `TensorCores::finish` fills it from tensors whose shapes it has
+// checked.
+unsafe impl Params for EpilogueParams {}
+
+impl TensorCores {
+    /// Finishes the sums of a layer, `(batch, height, width, outputs)` in f32, and rounds them to the storage type.
+    ///
+    /// # Errors
+    /// Tensors that do not fit one another.
+    pub(super) fn finish(&self, sums: &Tensor, epilogue: Epilogue<'_>) -> Result<Tensor> {
+        let (batch, height, width, outputs) = sums.dims4()?;
+        let width_out = if epilogue.ending == Ending::Geglu { outputs / 2 } else { outputs };
+        let shape = [batch, height, width, width_out];
+        let operand = |t: Option<&Tensor>, shape: &[usize], dtype: DType| match t {
+            None => Ok(0),
+            Some(t) if t.dims() == shape && t.dtype() == dtype && t.is_contiguous() => cuda::address(t),
+            Some(t) => {
+                candle_core::bail!("an epilogue was given {:?} {:?}, not {dtype:?} {shape:?}", t.dtype(), t.dims())
+            }
+        };
+        // SAFETY: the kernel below writes every value before the stream reads one.
+        let y = unsafe { Tensor::empty(&shape[..], self.dtype, sums.device()) }?;
+        let int = |n: usize| i32::try_from(n).map_err(candle_core::Error::wrap);
+        let params = EpilogueParams {
+            sums: operand(Some(sums), sums.dims(), DType::F32)?,
+            scale: operand(epilogue.scale, &[outputs], DType::F32)?,
+            bias: operand(epilogue.bias, &[outputs], DType::F32)?,
+            shift: operand(epilogue.shift, &[batch, outputs], self.dtype)?,
+            residual: operand(epilogue.residual, &shape, self.dtype)?,
+            y: cuda::address(&y)?,
+            pixels: int(batch * height * width)?,
+            outputs: int(outputs)?,
+            pixels_per_sample: int(height * width)?,
+            activation: epilogue.ending as i32,
+        };
+        // SAFETY: each address is that of a tensor whose shape and type was checked above.
+        unsafe { self.epilogue.launch(Grid::over(y.elem_count())?, params) }?;
+        Ok(y)
+    }
+}

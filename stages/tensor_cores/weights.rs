@@ -1,0 +1,137 @@
+//! Weights as `conv2d.cu` reads them.
+use super::Next;
+use super::plan::{Plan, TILE_K};
+use crate::ops::BatchNorm;
+use candle_core::{DType, Result, Tensor};
+use std::sync::Mutex;
+
+/// A layer's matrix, `(outputs, kernel · kernel · channels)` with each tap's channels padded to a multiple of 8 and each row to whole
+/// tiles.
+pub struct PackedWeights {
+    pub(super) values: Tensor,
+    pub(super) outputs: usize,
+    pub(super) channels: usize,
+    pub(super) padded_channels: usize,
+    pub(super) kernel: usize,
+    pub(super) k_tiles: usize,
+    /// For the number of pixels of the last call.
+    pub(super) plan: Mutex<Option<(usize, Plan)>>,
+    pub(super) next: Next,
+}
+
+impl PackedWeights {
+    /// From `(outputs, channels, kernel, kernel)`.
+    ///
+    /// # Errors
+    /// A kernel that is not square.
+    pub fn conv2d(weight: &Tensor, dtype: DType) -> Result<Self> {
+        let (outputs, channels, kernel, wide) = weight.dims4()?;
+        if kernel != wide || kernel == 0 || outputs * channels == 0 {
+            candle_core::bail!("a convolution {:?} is not (outputs, channels, size, size)", weight.dims());
+        }
+        let padded_channels = channels.next_multiple_of(8);
+        let row = kernel * kernel * padded_channels;
+        let k_tiles = row.div_ceil(TILE_K);
+        // halved first: the largest layers are moved about as little as can be
+        let values = weight.to_dtype(dtype)?.permute((0, 2, 3, 1))?.contiguous()?;
+        let values = if channels == padded_channels {
+            values
+        } else {
+            values.pad_with_zeros(3, 0, padded_channels - channels)?
+        };
+        let values = values.reshape((outputs, row))?;
+        let behind = k_tiles * TILE_K - row;
+        let values = if behind == 0 { values } else { values.pad_with_zeros(1, 0, behind)? };
+        Ok(Self {
+            values: values.contiguous()?,
+            outputs,
+            channels,
+            padded_channels,
+            kernel,
+            k_tiles,
+            plan: Mutex::default(),
+            next: Next::default(),
+        })
+    }
+
+    /// From `(outputs, inputs)`: a convolution of one pixel.
+    ///
+    /// # Errors
+    /// A weight that is no matrix.
+    pub fn linear(weight: &Tensor, dtype: DType) -> Result<Self> {
+        Self::conv2d(&weight.unsqueeze(2)?.unsqueeze(3)?, dtype)
+    }
+
+    /// Rows of the matrix.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+}
+
+/// A batch normalisation after `bias` as a factor and an addend for each output, in f32.
+///
+/// # Errors
+/// Parameters whose shapes do not agree.
+pub fn fold_batch_norm(norm: &BatchNorm, bias: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+    let wide = |t: &Tensor| t.to_dtype(DType::F32);
+    let scale = (wide(&norm.weight)? / (wide(&norm.running_var)? + norm.eps)?.sqrt()?)?;
+    let centre = wide(&norm.running_mean)?;
+    let centre = match bias {
+        Some(bias) => (centre - wide(bias)?)?,
+        None => centre,
+    };
+    let addend = (wide(&norm.bias)? - (centre * &scale)?)?;
+    Ok((scale, addend))
+}
+
+/// `(2 · inner, …)` with the hidden half first, to hidden and gate in turn.
+///
+/// # Errors
+/// An odd number of rows.
+pub fn interleave_gates(t: &Tensor) -> Result<Tensor> {
+    let rows = t.dim(0)?;
+    let rest: Vec<usize> = t.dims()[1..].to_vec();
+    let halves = t.reshape([&[2, rows / 2], &rest[..]].concat())?;
+    halves.transpose(0, 1)?.contiguous()?.reshape(t.shape())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn taps_are_padded_and_rows_are_whole_tiles() {
+        let weight = Tensor::arange(0f32, 54.0, &Device::Cpu).unwrap().reshape((2, 3, 3, 3)).unwrap();
+        let packed = PackedWeights::conv2d(&weight, DType::F16).unwrap();
+        assert_eq!((packed.padded_channels, packed.k_tiles), (8, 2));
+        let rows: Vec<Vec<f32>> = packed.values.to_dtype(DType::F32).unwrap().to_vec2().unwrap();
+        assert_eq!(rows[1].len(), 128);
+        // output 1, tap (1, 2), channels 0 to 2, and the padding behind them
+        assert_eq!(rows[1][5 * 8..6 * 8], [32.0, 41.0, 50.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+        assert!(rows[1][72..].iter().all(|v| *v == 0.0));
+    }
+
+    #[test]
+    fn gates_lie_beside_what_they_gate() {
+        let t = Tensor::new(&[[0f32, 1.0], [2.0, 3.0], [10.0, 11.0], [12.0, 13.0]], &Device::Cpu).unwrap();
+        let t: Vec<Vec<f32>> = interleave_gates(&t).unwrap().to_vec2().unwrap();
+        assert_eq!(t, [[0.0, 1.0], [10.0, 11.0], [2.0, 3.0], [12.0, 13.0]]);
+    }
+
+    #[test]
+    fn a_folded_norm_is_the_norm() {
+        let vector = |values: [f32; 2]| Tensor::new(&values, &Device::Cpu).unwrap();
+        let norm = BatchNorm {
+            weight: vector([2.0, -1.0]),
+            bias: vector([0.5, 0.25]),
+            running_mean: vector([1.0, 2.0]),
+            running_var: vector([4.0, 0.25]),
+            eps: 0.0,
+        };
+        let (scale, addend) = fold_batch_norm(&norm, Some(&vector([3.0, 0.0]))).unwrap();
+        assert_eq!(scale.to_vec1::<f32>().unwrap(), [1.0, -2.0]);
+        // (x + 3 - 1) / 2 * 2 + 0.5 and (x - 2) / 0.5 * -1 + 0.25 at x = 0
+        assert_eq!(addend.to_vec1::<f32>().unwrap(), [2.5, 4.25]);
+    }
+}
