@@ -43,10 +43,10 @@ pub struct Arguments {
     #[arg(long)]
     roofline: bool,
     /// GB/s to reckon with instead of what a copy reaches.
-    #[arg(long, value_name = "GB/s", requires = "roofline", value_parser = positive)]
+    #[arg(long, value_name = "GB/s", requires = "roofline", value_parser = positive, allow_hyphen_values = true)]
     bandwidth: Option<f64>,
     /// GFLOP/s to reckon with instead of what a product of large matrices reaches.
-    #[arg(long, value_name = "GFLOP/s", requires = "roofline", value_parser = positive)]
+    #[arg(long, value_name = "GFLOP/s", requires = "roofline", value_parser = positive, allow_hyphen_values = true)]
     arithmetic: Option<f64>,
     /// Write the roofline here.
     #[arg(long, value_name = "FILE", requires = "roofline")]

@@ -157,8 +157,8 @@ unsafe impl Params for SoftmaxArguments {}
 
 /// Head dims that divide by this let cuBLAS use tensor cores.
 const HEAD_DIM_MULTIPLE: usize = 8;
-/// Bytes of f32 products at a time, where one head does not need more.
-const MATRIX_BYTES: usize = 256 << 20;
+/// Bytes of f32 products at a time, where one head does not need more: about what the second-level cache of the larger cards holds.
+const MATRIX_BYTES: usize = 64 << 20;
 
 impl PlainAttention {
     pub fn load(kernels: &Kernels, dtype: DType) -> crate::Result<Self> {
