@@ -111,7 +111,7 @@ impl Ops {
             resample: Arc::new(resample::Reference),
             sampler_step: Arc::new(sampler_step::Reference),
             temporal_blend: Arc::new(temporal_blend::Reference),
-            probe: Arc::default(),
+            probe: Arc::new(Probe::on(device)),
         }
     }
 

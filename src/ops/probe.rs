@@ -1,5 +1,5 @@
 //! Counts and times what the slots run: the only place where an op is counted or timed.
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -117,6 +117,7 @@ struct State {
 pub struct Probe {
     mode: AtomicU8,
     state: Mutex<State>,
+    device: Option<Device>,
 }
 
 const OFF: u8 = 0;
@@ -124,6 +125,11 @@ const TIME: u8 = 2;
 const TAP: u8 = 4;
 
 impl Probe {
+    /// Looks on ops of `device`, which it waits for before and after each call that it times.
+    pub fn on(device: &Device) -> Self {
+        Self { device: Some(device.clone()), ..Self::default() }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // nothing in here panics half-way through a change
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -185,6 +191,10 @@ impl Probe {
         if mode != TIME {
             *self.state().counts.entry((call.op, call.stage)).or_default() += 1;
             return f();
+        }
+        // what was queued between two ops is no part of the second one's time
+        if let Some(device) = &self.device {
+            device.synchronize()?;
         }
         let begin = Instant::now();
         let y = f()?;
