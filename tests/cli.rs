@@ -304,23 +304,45 @@ fn profile_accounts_for_every_layer() {
 fn a_roofline_sets_each_layer_beside_its_floor() {
     let dir = folder();
     let json = path(&dir, "roofline.json");
-    let arguments = ["profile", "--model", "reference-tiny", "--size", "16x16", "--calls", "1", "--roofline"];
-    let output = mirage(&[&arguments[..], &["--json", &json]].concat()).assert().success().get_output().clone();
+    let arguments = ["profile", "--model", "reference-tiny", "--size", "32x32", "--calls", "1", "--roofline"];
+    let storing = [&arguments[..], &["--json", &json]].concat();
+    let output = mirage(&storing).assert().success().get_output().clone();
     let said = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(said.contains("(measured)") && said.contains("share of floor"), "{said}");
     let stored: serde_json::Value =
         serde_json::from_slice(&fs::read(&json).expect("it was written")).expect("it is JSON");
+    assert_eq!(stored["bandwidth_from"], "measured");
     let layers = stored["layers"].as_array().expect("a list");
     assert!(layers.len() > 100);
-    for layer in layers {
-        let (floor, seconds) =
-            (layer["floor"].as_f64().expect("a number"), layer["seconds"].as_f64().expect("a number"));
-        assert!(floor > 0.0 && seconds > 0.0, "{layer}");
+    let number = |layer: &serde_json::Value, key: &str| layer[key].as_f64().expect("a number");
+    for layer in layers.iter().chain([&stored["total"]]) {
+        // data in a cache may beat a copy through memory; a wrong unit would be off by a thousand
+        let share = number(layer, "share");
+        assert!(number(layer, "floor") > 0.0 && share > 0.0 && share < 50.0, "{layer}");
     }
-    for wrong in ["0", "-1", "NaN", "much"] {
-        let said = refusal(&[&arguments[..], &["--bandwidth", wrong]].concat());
-        assert!(said.contains("not a number above 0"), "{said}");
+    let lost: Vec<f64> = layers.iter().map(|layer| number(layer, "seconds") - number(layer, "floor")).collect();
+    assert!(lost.is_sorted_by(|a, b| a >= b), "{lost:?}");
+
+    let said = refusal(&storing);
+    assert!(said.contains("exists") && said.contains("--force"), "{said}");
+    for (option, wrong) in
+        [("--bandwidth", "0"), ("--bandwidth", "-1"), ("--arithmetic", "NaN"), ("--arithmetic", "1e300")]
+    {
+        let said = refusal(&[&arguments[..], &[option, wrong]].concat());
+        assert!(said.contains(option) && said.contains("give a number above 0"), "{said}");
     }
+}
+
+#[test]
+fn a_roofline_takes_the_ceilings_that_it_is_given() {
+    let arguments = ["profile", "--model", "reference-tiny", "--size", "16x16", "--calls", "1", "--layers", "3"];
+    let given = ["--roofline", "--bandwidth", "20", "--arithmetic", "200"];
+    let output = mirage(&[&arguments[..], &given].concat()).assert().success().get_output().clone();
+    let said = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(said.contains("20.0 GB/s (given), 200.0 GFLOP/s (given); they meet at 10.0 flop"), "{said}");
+    assert!(!said.contains("(measured)"), "{said}");
+    // the layers beyond the third are one row of each table
+    assert_eq!(said.lines().filter(|line| line.contains(" others ")).count(), 2, "{said}");
 }
 
 #[test]

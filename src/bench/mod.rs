@@ -1,4 +1,5 @@
 //! Measurement: what is timed, how the numbers are summed up, and how they are shown.
+pub mod ceilings;
 pub mod chart;
 pub mod compare;
 pub mod executor;

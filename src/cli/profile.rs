@@ -2,15 +2,14 @@
 use super::options::{ModelOptions, Size, StageOptions};
 use super::table::table;
 use super::{Verdict, output};
-use crate::bench::report::{Build, Machine, machine};
-use crate::bench::roofline::{self, Ceilings, Layer};
-use crate::bench::{memory, trace::chrome_trace};
+use crate::bench::report::{Build, machine};
+use crate::bench::roofline::{self, Ceilings, Layer, Origin};
+use crate::bench::{ceilings, memory, trace::chrome_trace};
 use crate::model::{call_alone, formula};
 use crate::ops::probe::{Mode, Record};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use clap::Args;
-use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -105,14 +104,11 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
     let records = ops.probe.take_records();
     let activations = memory::peak_on(&device).saturating_sub(at_rest);
 
-    say!(
-        "{} at {}, batch {}, stages {set} on {}: {} calls",
-        arguments.model.model,
-        arguments.size,
-        arguments.batch,
-        arguments.model.device,
-        arguments.calls
+    let work = format!(
+        "{} at {}, batch {}, stages {set} on {}",
+        arguments.model.model, arguments.size, arguments.batch, arguments.model.device
     );
+    say!("{work}: {} calls", arguments.calls);
     let calls = f64::from(arguments.calls);
     print_sums("op, run by", by(&records, |r| format!("{}, {}", r.op.name(), r.stage)), calls, usize::MAX)?;
     print_sums("layer", by(&records, |r| format!("{} ({})", r.site, r.op.name())), calls, arguments.layers)?;
@@ -122,90 +118,91 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
         say!("Timeline: {} (open it at chrome://tracing or ui.perfetto.dev)", trace.display());
     }
     if arguments.roofline {
-        drop((network, x, previous));
-        show_roofline(arguments, &records, &device, ops.dtype)?;
+        drop((network, x, previous)); // large matrices must fit beside what is left
+        show_roofline(arguments, work, &records, &device, ops.dtype)?;
     }
     Ok(Verdict::Passed)
 }
 
-/// A rate that a device can have.
+/// A rate that a device can have: far beyond these, a floor would be 0 or infinite.
 fn positive(text: &str) -> Result<f64, String> {
-    let value = text.parse::<f64>().ok().filter(|value| value.is_finite() && *value > 0.0);
-    value.ok_or_else(|| format!("{text:?} is not a number above 0, such as 3000"))
+    let value = text.parse::<f64>().ok().filter(|value| (1e-12..=1e12).contains(value));
+    value.ok_or_else(|| format!("{text:?} is no rate: give a number above 0, such as 3000"))
 }
 
-/// What is stored of a roofline.
-#[derive(Serialize)]
-struct Roofline {
-    machine: Machine,
-    build: Build,
-    command: String,
-    work: String,
-    ceilings: Ceilings,
-    layers: Vec<Layer>,
+/// What was given, in thousands of millions a second, or what is measured instead.
+fn ceiling(given: Option<f64>, measure: impl FnOnce() -> Result<f64>) -> Result<(f64, Origin)> {
+    Ok(match given {
+        Some(rate) => (rate * 1e9, Origin::Given),
+        None => (measure()?, Origin::Measured),
+    })
 }
 
-fn show_roofline(arguments: &Arguments, records: &[Record], device: &Device, dtype: DType) -> Result<()> {
-    let measured = match (arguments.bandwidth, arguments.arithmetic) {
-        (Some(_), Some(_)) => Ceilings { bandwidth: 0.0, arithmetic: 0.0 },
-        _ => roofline::ceilings(device, dtype)?,
-    };
-    let ceilings = Ceilings {
-        bandwidth: arguments.bandwidth.map_or(measured.bandwidth, |rate| rate * 1e9),
-        arithmetic: arguments.arithmetic.map_or(measured.arithmetic, |rate| rate * 1e9),
-    };
-    let said = |given: Option<f64>| if given.is_some() { "given" } else { "measured" };
+fn show_roofline(arguments: &Arguments, work: String, records: &[Record], device: &Device, dtype: DType) -> Result<()> {
+    let (bandwidth, bandwidth_from) = ceiling(arguments.bandwidth, || ceilings::bandwidth(device))?;
+    let (arithmetic, arithmetic_from) = ceiling(arguments.arithmetic, || ceilings::arithmetic(device, dtype))?;
+    let ceilings = Ceilings { bandwidth, arithmetic };
     say!(
-        "Roofline: {:.0} GB/s ({}), {:.0} GFLOP/s ({}); they meet at {:.0} flop for each byte. Each layer is timed with the device \
-         idle before and after it, so a short one on a GPU also carries its launch.",
-        ceilings.bandwidth / 1e9,
-        said(arguments.bandwidth),
-        ceilings.arithmetic / 1e9,
-        said(arguments.arithmetic),
+        "Roofline: {:.1} GB/s ({}), {:.1} GFLOP/s ({}); they meet at {:.1} flop for each byte. The probe waits for the device \
+         before and after each call, so a short layer on a GPU also carries its launch.",
+        bandwidth / 1e9,
+        bandwidth_from.name(),
+        arithmetic / 1e9,
+        arithmetic_from.name(),
         ceilings.balance()
     );
     let layers = roofline::layers(records, ceilings, f64::from(arguments.calls));
-    let mut table =
-        table(&["layer", "op, run by", "ms", "GFLOP", "MB", "flop/byte", "floor ms", "bound", "share of floor"], 2);
-    let row = |name: String, by: String, all: &[&Layer], bound: &str| {
-        let sum = |value: fn(&Layer) -> f64| all.iter().map(|layer| value(layer)).sum::<f64>();
-        let (seconds, flops, bytes, floor) = (sum(|l| l.seconds), sum(|l| l.flops), sum(|l| l.bytes), sum(|l| l.floor));
-        [
-            name,
-            by,
-            format!("{:.3}", seconds * 1e3),
-            format!("{:.3}", flops / 1e9),
-            format!("{:.2}", bytes / 1e6),
-            format!("{:.0}", flops / bytes.max(1.0)),
-            format!("{:.4}", floor * 1e3),
-            bound.to_owned(),
-            format!("{:.1} %", 100.0 * floor / seconds),
-        ]
-    };
-    for layer in layers.iter().take(arguments.layers) {
-        let bound = if layer.bound == roofline::Bound::Memory { "memory" } else { "arithmetic" };
-        table.add_row(row(layer.name.clone(), format!("{}, {}", layer.op, layer.stage), &[layer], bound));
-    }
-    let rest: Vec<&Layer> = layers.iter().skip(arguments.layers).collect();
-    if !rest.is_empty() {
-        table.add_row(row(format!("{} others", rest.len()), String::new(), &rest, ""));
-    }
-    table.add_row(row("all".to_owned(), String::new(), &layers.iter().collect::<Vec<_>>(), ""));
-    say!("{table}");
+    let total = roofline::total("all", &layers);
+    print_layers(&layers, arguments.layers, &total)?;
     if let Some(path) = &arguments.json {
-        let stored = Roofline {
+        let report = roofline::Report {
             machine: machine().with(device),
             build: Build { version: super::version().replace('\n', "; ") },
             command: super::command_line(),
-            work: format!("{} at {}, batch {}", arguments.model.model, arguments.size, arguments.batch),
+            work,
             ceilings,
+            bandwidth_from,
+            arithmetic_from,
             layers,
+            total,
         };
-        let mut json = serde_json::to_vec_pretty(&stored)?;
+        let mut json = serde_json::to_vec_pretty(&report)?;
         json.push(b'\n');
         output::write(path, &json, arguments.force)?;
         say!("Roofline: {}", path.display());
     }
+    Ok(())
+}
+
+/// A table of layers beside their floors, with a line for what is not listed and one for all.
+fn print_layers(layers: &[Layer], most: usize, total: &Layer) -> Result<()> {
+    let titles =
+        ["layer", "op, run by", "calls", "ms", "GFLOP", "MB", "flop/byte", "floor ms", "bound", "share of floor"];
+    let mut table = table(&titles, 2);
+    let row = |layer: &Layer, by: String, bound: &str| {
+        [
+            layer.name.clone(),
+            by,
+            format!("{:.0}", layer.calls),
+            format!("{:.3}", layer.seconds * 1e3),
+            format!("{:.3}", layer.flops / 1e9),
+            format!("{:.2}", layer.bytes / 1e6),
+            format!("{:.1}", layer.intensity),
+            format!("{:.4}", layer.floor * 1e3),
+            bound.to_owned(),
+            format!("{:.1} %", 100.0 * layer.share),
+        ]
+    };
+    let (listed, rest) = layers.split_at(most.min(layers.len()));
+    for layer in listed {
+        table.add_row(row(layer, format!("{}, {}", layer.op, layer.stage), layer.bound.name()));
+    }
+    if !rest.is_empty() {
+        let others = roofline::total(&format!("{} others", rest.len()), rest);
+        table.add_row(row(&others, String::new(), ""));
+    }
+    table.add_row(row(total, String::new(), ""));
+    say!("{table}");
     Ok(())
 }
 
