@@ -15,24 +15,26 @@ fn main() {
     stamp("MIRAGE_PROFILE", &variable("PROFILE"));
     stamp("MIRAGE_RUSTC", &first_line(Command::new(variable("RUSTC")).arg("--version")).unwrap_or_default());
     if !variable("CARGO_FEATURE_CUDA").is_empty() {
-        for kernels in KERNELS {
-            compile(kernels);
+        for (name, cards) in KERNELS {
+            compile(name, cards);
         }
     }
 }
 
-/// Files of `cuda-kernels/`, each of which becomes one image.
-const KERNELS: [&str; 3] = ["conv2d", "norm", "elementwise"];
 /// Code for compute capability 8 and 9, and PTX of the latter for cards that are newer than this list.
-const CARDS: [&str; 3] =
-    ["arch=compute_80,code=sm_80", "arch=compute_90,code=sm_90", "arch=compute_90,code=compute_90"];
+const CARDS: &[&str] = &["arch=compute_80,code=sm_80", "arch=compute_90,code=sm_90", "arch=compute_90,code=compute_90"];
+/// Code that only compute capability 9.0 runs.
+const HOPPER: &[&str] = &["arch=compute_90a,code=sm_90a"];
+/// Files of `cuda-kernels/`, each of which becomes one image for these cards.
+const KERNELS: [(&str, &[&str]); 4] =
+    [("conv2d", CARDS), ("norm", CARDS), ("elementwise", CARDS), ("conv2d_hopper", HOPPER)];
 
 /// Has nvcc make `NAME.fatbin` of `cuda-kernels/NAME.cu`, unless the one that is there is newer than every source.
-fn compile(name: &str) {
+fn compile(name: &str, cards: &[&str]) {
     let source = PathBuf::from(format!("cuda-kernels/{name}.cu"));
     let image = PathBuf::from(variable("OUT_DIR")).join(format!("{name}.fatbin"));
     let changed = |path: &Path| path.metadata().and_then(|data| data.modified()).ok();
-    let newest = ["cuda-kernels/common.cuh", "cuda-kernels/ptx.cuh", "build.rs"];
+    let newest = ["cuda-kernels/common.cuh", "cuda-kernels/ptx.cuh", "cuda-kernels/hopper.cuh", "build.rs"];
     let newest = newest.iter().map(Path::new).chain([source.as_path()]).filter_map(changed).max();
     if changed(&image).is_some_and(|image| Some(image) > newest) {
         return;
@@ -43,7 +45,7 @@ fn compile(name: &str) {
     };
     let mut command = Command::new(&nvcc);
     command.args(["-fatbin", "-O3", "-std=c++17", "-o"]).arg(&image).arg(&source);
-    for card in CARDS {
+    for card in cards {
         command.args(["-gencode", card]);
     }
     match command.output() {

@@ -180,6 +180,8 @@ __device__ __forceinline__ void finish(const Conv2dParams& p, int pixel, int out
     store8(static_cast<T*>(p.y) + static_cast<int64_t>(pixel) * p.outputs + output, v);
 }
 
+__host__ __device__ constexpr int power_of_two_within(int n) { return n < 2 ? 1 : 2 * power_of_two_within(n / 2); }
+
 // A tile of OUTPUTS x PIXELS. Each warp makes WARP_OUTPUTS x WARP_PIXELS of it from one in WARPS_K steps along k: a warp that makes
 // all of a small tile reads shared memory half as often for each product as four that make a quarter each, and shared memory
 // is what limits them.
@@ -205,24 +207,31 @@ __device__ __forceinline__ void conv2d(const Conv2dParams& p) {
     const int tiles = min(p.tiles_per_split, p.k_tiles - first_tile);
 
     const int row = tid / CHUNKS, chunk = tid % CHUNKS;
-    // a row behind the last output fetches the last one: what comes of it is not stored
+    // a row behind the last output is zeros: to read another one instead would send all blocks to the same part of the cache
     const T* weight[WEIGHT_ROWS];
+    unsigned present = 0;
 #pragma unroll
-    for (int i = 0; i < WEIGHT_ROWS; i++)
+    for (int i = 0; i < WEIGHT_ROWS; i++) {
+        const int output = first_output + row + i * ROW_STEP;
+        const bool valid = output < p.outputs;
+        present |= static_cast<unsigned>(valid) << i;
         weight[i] = static_cast<const T*>(p.weight) + chunk * VECTOR + first_tile * TILE_K +
-                    static_cast<int64_t>(min(first_output + row + i * ROW_STEP, p.outputs - 1)) * p.k_tiles * TILE_K;
+                    static_cast<int64_t>(valid ? output : 0) * p.k_tiles * TILE_K;
+    }
     Patches<T, PIXEL_ROWS, ALIGNED> patches;
     patches.start(p, first_pixel + row, ROW_STEP, first_tile * TILE_K + chunk * VECTOR);
 
     const int to = swizzled(row, chunk);  // rows of one thread lie a multiple of 8 apart: the swizzle is the same
-    auto fetch = [&](int slot) {
+    auto fetch_weights = [&](int slot) {
         T* weights = stages + slot * STAGE + to;
-        T* pixels = weights + OUTPUTS * TILE_K;
 #pragma unroll
         for (int i = 0; i < WEIGHT_ROWS; i++) {
-            cp_async_16(weights + i * ROW_STEP * TILE_K, weight[i]);
+            cp_async_16(weights + i * ROW_STEP * TILE_K, weight[i], present >> i & 1);
             weight[i] += TILE_K;
         }
+    };
+    auto fetch_pixels = [&](int slot) {
+        T* pixels = stages + slot * STAGE + to + OUTPUTS * TILE_K;
         if (patches.left <= 0) patches.locate(p);
 #pragma unroll
         for (int i = 0; i < PIXEL_ROWS; i++) patches.fetch(p, i, pixels + i * ROW_STEP * TILE_K);
@@ -230,18 +239,25 @@ __device__ __forceinline__ void conv2d(const Conv2dParams& p) {
     };
 
     float sums[DOWN][ACROSS][4] = {};
+    // no kernel writes weights: they need not wait for the one ahead
 #pragma unroll 1
-    for (int i = 0; i < STAGES - 1; i++) {
-        if (i < tiles) fetch(i);
-        cp_async_commit();
-    }
-    // a thread finishes the same outputs of every pixel that it finishes
-    static_assert(THREADS % (OUTPUTS / VECTOR) == 0, "so that the bias is fetched once");
-    const int own_output = first_output + tid % (OUTPUTS / VECTOR) * VECTOR;
+    for (int i = 0; i < min(STAGES - 1, tiles); i++) fetch_weights(i);
+    // a thread finishes the same outputs of every pixel that it finishes: their bias is fetched once
+    constexpr int COLUMNS = OUTPUTS / VECTOR;  // groups of outputs in a row
+    // rows of pixels at a time; threads that are left over finish nothing
+    constexpr int PIXEL_STEP = power_of_two_within(THREADS / COLUMNS), FINISHERS = PIXEL_STEP * COLUMNS;
+    static_assert(PIXELS % PIXEL_STEP == 0, "each thread that finishes has as many turns");
+    const int own_output = first_output + tid % COLUMNS * VECTOR;
     float bias[VECTOR];
 #pragma unroll
     for (int i = 0; i < VECTOR; i++)
         bias[i] = p.bias != nullptr && own_output + i < p.outputs ? p.bias[own_output + i] : 0.0f;
+    wait_for_previous();
+#pragma unroll 1
+    for (int i = 0; i < STAGES - 1; i++) {
+        if (i < tiles) fetch_pixels(i);
+        cp_async_commit();
+    }
     // a layer that waits for arithmetic leaves memory idle: the next layer's weights may come to the second-level cache meanwhile
     const int64_t block = (static_cast<int64_t>(blockIdx.z) * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
     const int64_t blocks = static_cast<int64_t>(gridDim.x) * gridDim.y * gridDim.z;
@@ -255,7 +271,12 @@ __device__ __forceinline__ void conv2d(const Conv2dParams& p) {
     for (int tile = 0; tile < tiles; tile++) {
         cp_async_wait<STAGES - 2>();
         __syncthreads();
-        if (tile + STAGES - 1 < tiles) fetch(next);
+#ifndef NO_LOAD
+        if (tile + STAGES - 1 < tiles) {
+            fetch_weights(next);
+            fetch_pixels(next);
+        }
+#endif
         cp_async_commit();
         const T* weights = left + slot * STAGE;
         const T* pixels = right + slot * STAGE;
@@ -273,7 +294,11 @@ __device__ __forceinline__ void conv2d(const Conv2dParams& p) {
             for (int i = 0; i < DOWN; i++)
 #pragma unroll
                 for (int j = 0; j < ACROSS; j++)
+#ifdef NO_MMA
+                    sums[i][j][0] += __uint_as_float(a[i][j%4] ^ b[j/2][0] ^ b[j/2][1] ^ b[j/2][2] ^ b[j/2][3]);
+#else
                     mma_16x8x16<T>(sums[i][j], a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
+#endif
         }
         slot = slot + 1 == STAGES ? 0 : slot + 1;
         next = next + 1 == STAGES ? 0 : next + 1;
@@ -294,13 +319,13 @@ __device__ __forceinline__ void conv2d(const Conv2dParams& p) {
                 const int pixel = warp_pixel + j * 8 + lane % 4 * 2 + c % 2;
                 own[pixel * SUMS_ROW + output] = sums[i][j][c];
             }
-    constexpr int GROUPS = PIXELS * OUTPUTS / VECTOR, TURNS = GROUPS / THREADS, PIXEL_STEP = THREADS / (OUTPUTS / VECTOR);
-    const int pixels = p.batch * p.out_height * p.out_width, own_pixel = first_pixel + tid / (OUTPUTS / VECTOR);
+    constexpr int GROUPS = PIXELS * COLUMNS, TURNS = PIXELS / PIXEL_STEP;
+    const int pixels = p.batch * p.out_height * p.out_width, own_pixel = first_pixel + tid / COLUMNS;
     uint4 residual[TURNS];
 #pragma unroll
     for (int turn = 0; turn < TURNS; turn++) {
         const int pixel = own_pixel + turn * PIXEL_STEP;
-        if (p.residual != nullptr && p.outputs % VECTOR == 0 && pixel < pixels && own_output < p.outputs)
+        if (p.residual != nullptr && p.outputs % VECTOR == 0 && pixel < pixels && own_output < p.outputs && tid < FINISHERS)
             residual[turn] = *reinterpret_cast<const uint4*>(static_cast<const T*>(p.residual) +
                                                              static_cast<int64_t>(pixel) * p.outputs + own_output);
     }
@@ -316,7 +341,7 @@ __device__ __forceinline__ void conv2d(const Conv2dParams& p) {
         }
     };
     auto tile_sums = [&](int group, float(&v)[VECTOR]) {
-        const float* from = sums_of_warps + group / (OUTPUTS / VECTOR) * SUMS_ROW + group % (OUTPUTS / VECTOR) * VECTOR;
+        const float* from = sums_of_warps + group / COLUMNS * SUMS_ROW + group % COLUMNS * VECTOR;
 #pragma unroll
         for (int c = 0; c < VECTOR; c++) v[c] = from[c];
 #pragma unroll
@@ -347,8 +372,8 @@ __device__ __forceinline__ void conv2d(const Conv2dParams& p) {
     }
 #pragma unroll
     for (int turn = 0; turn < TURNS; turn++) {
-        const int pixel = own_pixel + turn * PIXEL_STEP, group = tid + turn * THREADS;
-        if (pixel >= pixels || own_output >= p.outputs) continue;
+        const int pixel = own_pixel + turn * PIXEL_STEP, group = tid + turn * FINISHERS;
+        if (tid >= FINISHERS || pixel >= pixels || own_output >= p.outputs) continue;
         float v[VECTOR] = {};
         if (parts == nullptr) {
             tile_sums(group, v);
@@ -372,7 +397,7 @@ __device__ __forceinline__ void conv2d(const Conv2dParams& p) {
 // The tiles that the host chooses from: `Tile` in stages/fused_ops/gpu/plan.rs has the same.
 #define TILE(T, NAME, OUTPUTS, PIXELS, WARP_OUTPUTS, WARP_PIXELS, WARPS_K, STAGES)                                               \
     extern "C" __global__ void __launch_bounds__(OUTPUTS / WARP_OUTPUTS * (PIXELS / WARP_PIXELS) * WARPS_K * 32)                  \
-        conv2d_##NAME##_##OUTPUTS##x##PIXELS(const __grid_constant__ Conv2dParams p) {                                           \
+        mirage_conv2d_##NAME##_##OUTPUTS##x##PIXELS(const __grid_constant__ Conv2dParams p) {                                           \
         conv2d<T, OUTPUTS, PIXELS, WARP_OUTPUTS, WARP_PIXELS, WARPS_K, STAGES, true>(p);                                         \
     }
 #define TILES(T, NAME)                                                                                                            \
@@ -382,7 +407,7 @@ __device__ __forceinline__ void conv2d(const Conv2dParams& p) {
     TILE(T, NAME, 64, 32, 64, 32, 4, 4)                                                                                           \
     TILE(T, NAME, 128, 16, 64, 16, 2, 5)                                                                                          \
     /* channels that do not divide by 8: the first and last layers of a network */                                                \
-    extern "C" __global__ void __launch_bounds__(128) conv2d_##NAME##_any(const __grid_constant__ Conv2dParams p) {               \
+    extern "C" __global__ void __launch_bounds__(128) mirage_conv2d_##NAME##_any(const __grid_constant__ Conv2dParams p) {               \
         conv2d<T, 64, 64, 32, 32, 1, 4, false>(p);                                                                                \
     }
 TILES(__half, f16)
@@ -400,6 +425,8 @@ struct EpilogueParams {
 
 // The epilogue as a pass of its own, for the rung that does not fuse it: y = act(sums · scale + bias + shift) + residual.
 template <typename T> __device__ __forceinline__ void epilogue(const EpilogueParams& p) {
+    let_next_begin();
+    wait_for_previous();
     const bool geglu = p.activation == ACTIVATION_GEGLU;
     const int width = geglu ? p.outputs / 2 : p.outputs;
     const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
@@ -422,5 +449,5 @@ template <typename T> __device__ __forceinline__ void epilogue(const EpiloguePar
     }
     static_cast<T*>(p.y)[i] = rounded<T>(v);
 }
-extern "C" __global__ void epilogue_f16(const EpilogueParams p) { epilogue<__half>(p); }
-extern "C" __global__ void epilogue_bf16(const EpilogueParams p) { epilogue<__nv_bfloat16>(p); }
+extern "C" __global__ void mirage_epilogue_f16(const EpilogueParams p) { epilogue<__half>(p); }
+extern "C" __global__ void mirage_epilogue_bf16(const EpilogueParams p) { epilogue<__nv_bfloat16>(p); }

@@ -1,5 +1,5 @@
 // Changes of resolution, the sampler's update and the temporal blend: each value read once, computed in f32, rounded once.
-#include "common.cuh"
+#include "ptx.cuh"
 
 struct ResampleParams {
     const void* x;  // (batch, height, width, channels)
@@ -11,6 +11,8 @@ enum Filter { MAX_POOL_2, BILINEAR_2, NEAREST_2 };
 
 // A thread makes `V` channels of one output pixel.
 template <typename T, int V, Filter FILTER> __device__ __forceinline__ void resample(const ResampleParams& p) {
+    let_next_begin();
+    wait_for_previous();
     const int out_height = FILTER == MAX_POOL_2 ? p.height / 2 : p.height * 2;
     const int out_width = FILTER == MAX_POOL_2 ? p.width / 2 : p.width * 2;
     const int columns = p.channels / V;
@@ -62,6 +64,8 @@ struct SamplerParams {
 };
 
 template <typename T> __device__ __forceinline__ void sampler_step(const SamplerParams& p) {
+    let_next_begin();
+    wait_for_previous();
     const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= p.count) return;
     const float x = widen(static_cast<const T*>(p.x)[i]), output = widen(static_cast<const T*>(p.output)[i]);
@@ -83,6 +87,8 @@ struct BlendParams {
 };
 
 template <typename T> __device__ __forceinline__ void temporal_blend(const BlendParams& p) {
+    let_next_begin();
+    wait_for_previous();
     const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= p.count) return;
     const float current = widen(static_cast<const T*>(p.current)[i]), previous = widen(static_cast<const T*>(p.previous)[i]);
@@ -104,6 +110,8 @@ struct PadParams {
 
 // Zeros behind each head's values.
 template <typename T> __device__ __forceinline__ void pad_heads(const PadParams& p) {
+    let_next_begin();
+    wait_for_previous();
     const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= p.count) return;
     const int d = i % p.padded_dim;
@@ -115,14 +123,14 @@ template <typename T> __device__ __forceinline__ void pad_heads(const PadParams&
 }
 
 #define RESAMPLE(T, NAME, V, KIND)                                                                                                \
-    extern "C" __global__ void max_pool_2_##NAME##KIND(const ResampleParams p) { resample<T, V, MAX_POOL_2>(p); }                 \
-    extern "C" __global__ void bilinear_2_##NAME##KIND(const ResampleParams p) { resample<T, V, BILINEAR_2>(p); }                 \
-    extern "C" __global__ void nearest_2_##NAME##KIND(const ResampleParams p) { resample<T, V, NEAREST_2>(p); }
+    extern "C" __global__ void mirage_max_pool_2_##NAME##KIND(const ResampleParams p) { resample<T, V, MAX_POOL_2>(p); }                 \
+    extern "C" __global__ void mirage_bilinear_2_##NAME##KIND(const ResampleParams p) { resample<T, V, BILINEAR_2>(p); }                 \
+    extern "C" __global__ void mirage_nearest_2_##NAME##KIND(const ResampleParams p) { resample<T, V, NEAREST_2>(p); }
 #define ELEMENTWISE(T, NAME)                                                                                                      \
     RESAMPLE(T, NAME, VECTOR, )                                                                                                   \
     RESAMPLE(T, NAME, 1, _any)                                                                                                    \
-    extern "C" __global__ void pad_heads_##NAME(const PadParams p) { pad_heads<T>(p); }                                           \
-    extern "C" __global__ void sampler_step_##NAME(const SamplerParams p) { sampler_step<T>(p); }                                 \
-    extern "C" __global__ void temporal_blend_##NAME(const BlendParams p) { temporal_blend<T>(p); }
+    extern "C" __global__ void mirage_pad_heads_##NAME(const PadParams p) { pad_heads<T>(p); }                                           \
+    extern "C" __global__ void mirage_sampler_step_##NAME(const SamplerParams p) { sampler_step<T>(p); }                                 \
+    extern "C" __global__ void mirage_temporal_blend_##NAME(const BlendParams p) { temporal_blend<T>(p); }
 ELEMENTWISE(__half, f16)
 ELEMENTWISE(__nv_bfloat16, bf16)

@@ -6,7 +6,7 @@
 // the variance of values far from zero keeps its digits.
 //
 // Layer normalisation (arXiv:1607.06450) keeps a row in registers: read once, written once.
-#include "common.cuh"
+#include "ptx.cuh"
 
 constexpr int THREADS = 256;
 
@@ -22,6 +22,8 @@ struct GroupNormParams {
 
 // Grid (blocks, batch). Shared memory: two f32 for each channel of each row of threads.
 template <typename T, int V> __device__ __forceinline__ void group_norm_sums(const GroupNormParams& p) {
+    let_next_begin();
+    wait_for_previous();
     extern __shared__ float shared[];
     const int columns = p.channels / V, per_group = p.channels / p.groups;
     const int rows = columns < THREADS ? THREADS / columns : 1;
@@ -79,6 +81,8 @@ template <typename T, int V> __device__ __forceinline__ void group_norm_sums(con
 
 // Grid (blocks, batch). Shared memory: two f32 for each group.
 template <typename T, int V> __device__ __forceinline__ void group_norm_apply(const GroupNormParams& p) {
+    let_next_begin();
+    wait_for_previous();
     extern __shared__ float shared[];
     const int columns = p.channels / V, per_group = p.channels / p.groups;
     const int rows = columns < THREADS ? THREADS / columns : 1;
@@ -144,6 +148,8 @@ struct LayerNormParams {
 
 // `TEAM` threads a row; a thread holds at most 32 values of it.
 template <typename T, int V, int TEAM> __device__ __forceinline__ void layer_norm(const LayerNormParams& p) {
+    let_next_begin();
+    wait_for_previous();
     constexpr int HELD = 32 / V, WARPS = TEAM / 32;
     __shared__ float across[2][THREADS / 32];
     const int team = threadIdx.x / TEAM, member = threadIdx.x % TEAM, warp = threadIdx.x / 32;
@@ -213,6 +219,8 @@ template <int V> __device__ __forceinline__ void load_wide(const float* from, fl
 
 // softmax(x · scale), a block for each row: read twice, the second time from the cache, and written once.
 template <typename T, int V> __device__ __forceinline__ void softmax(const SoftmaxParams& p) {
+    let_next_begin();
+    wait_for_previous();
     __shared__ float across[2][THREADS / 32];
     const float* x = p.x + static_cast<int64_t>(blockIdx.x) * p.width;
     T* y = static_cast<T*>(p.y) + static_cast<int64_t>(blockIdx.x) * p.width;
@@ -262,19 +270,19 @@ template <typename T, int V> __device__ __forceinline__ void softmax(const Softm
 }
 
 #define NORMS(T, NAME, V, KIND)                                                                                                   \
-    extern "C" __global__ void __launch_bounds__(THREADS) group_norm_sums_##NAME##KIND(const GroupNormParams p) {                 \
+    extern "C" __global__ void __launch_bounds__(THREADS) mirage_group_norm_sums_##NAME##KIND(const GroupNormParams p) {                 \
         group_norm_sums<T, V>(p);                                                                                                 \
     }                                                                                                                             \
-    extern "C" __global__ void __launch_bounds__(THREADS) group_norm_apply_##NAME##KIND(const GroupNormParams p) {                \
+    extern "C" __global__ void __launch_bounds__(THREADS) mirage_group_norm_apply_##NAME##KIND(const GroupNormParams p) {                \
         group_norm_apply<T, V>(p);                                                                                                \
     }                                                                                                                             \
-    extern "C" __global__ void __launch_bounds__(THREADS) layer_norm_32_##NAME##KIND(const LayerNormParams p) {                   \
+    extern "C" __global__ void __launch_bounds__(THREADS) mirage_layer_norm_32_##NAME##KIND(const LayerNormParams p) {                   \
         layer_norm<T, V, 32>(p);                                                                                                  \
     }                                                                                                                             \
-    extern "C" __global__ void __launch_bounds__(THREADS) layer_norm_128_##NAME##KIND(const LayerNormParams p) {                  \
+    extern "C" __global__ void __launch_bounds__(THREADS) mirage_layer_norm_128_##NAME##KIND(const LayerNormParams p) {                  \
         layer_norm<T, V, 128>(p);                                                                                                 \
     }                                                                                                                             \
-    extern "C" __global__ void __launch_bounds__(THREADS) softmax_##NAME##KIND(const SoftmaxParams p) { softmax<T, V>(p); }
+    extern "C" __global__ void __launch_bounds__(THREADS) mirage_softmax_##NAME##KIND(const SoftmaxParams p) { softmax<T, V>(p); }
 NORMS(__half, f16, VECTOR, )
 NORMS(__half, f16, 1, _any)
 NORMS(__nv_bfloat16, bf16, VECTOR, )

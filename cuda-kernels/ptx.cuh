@@ -51,3 +51,18 @@ __device__ __forceinline__ unsigned atomic_add_acq_rel(unsigned* at, unsigned va
     asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;\n" : "=r"(before) : "l"(at), "r"(value) : "memory");
     return before;
 }
+
+// Programmatic dependent launch: kernels of a recorded frame may begin while the kernel ahead still runs, from the moment at which
+// all its blocks have come to `let_next_begin`, and must not touch what other kernels write, nor write, before `wait_for_previous`
+// returns. Then the kernel ahead has ended, and, since it waited likewise, so have all before it. Every kernel here calls both;
+// the host relies on it for all names that begin with mirage_.
+__device__ __forceinline__ void let_next_begin() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void wait_for_previous() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;\n" ::: "memory");
+#endif
+}

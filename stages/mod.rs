@@ -18,7 +18,7 @@ mod fp16;
 pub mod fused_ops;
 #[cfg(any(feature = "flash-attn", feature = "fused-ops"))]
 pub mod simd;
-#[cfg(any(feature = "fp16", feature = "fused-ops"))]
+#[cfg(any(feature = "fp16", feature = "fused-ops", feature = "custom-ptx"))]
 pub mod tensor_cores;
 
 /// One rung of the ladder.

@@ -1,5 +1,5 @@
 //! A build without CUDA: asking for a GPU is an error that names the feature.
-use super::{Grid, Memory, Params};
+use super::{Grid, Memory, Params, TensorMap};
 use crate::ops::graphs::Graphs;
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
@@ -33,6 +33,14 @@ impl Kernels {
     /// # Errors
     /// Always: this build has no CUDA.
     pub fn load(_: &Device) -> Result<Self> {
+        Ok(not_in_this_build()?)
+    }
+
+    /// Loads those for compute capability 9.0.
+    ///
+    /// # Errors
+    /// Always: this build has no CUDA.
+    pub fn load_hopper(_: &Device) -> Result<Self> {
         Ok(not_in_this_build()?)
     }
 
@@ -74,6 +82,14 @@ impl Kernel {
 /// # Errors
 /// Always: this build has no CUDA.
 pub fn address(_: &Tensor) -> candle_core::Result<u64> {
+    not_in_this_build()
+}
+
+/// A map of boxes of a tensor.
+///
+/// # Errors
+/// Always: this build has no CUDA.
+pub fn tensor_map(_: &Tensor, _dims: &[usize], _boxes: &[usize]) -> candle_core::Result<TensorMap> {
     not_in_this_build()
 }
 

@@ -2,6 +2,8 @@
 //!
 //! This module and `stages/mod.rs` are the only places that name a Cargo feature. A build without CUDA has the same names,
 //! and each says that it cannot: so the code of the stages is the same in every build.
+#[cfg(any(feature = "cuda", test))]
+mod arena;
 #[cfg(not(feature = "cuda"))]
 #[path = "disabled.rs"]
 mod imp;
@@ -9,7 +11,7 @@ mod imp;
 #[path = "enabled/mod.rs"]
 mod imp;
 
-pub use imp::{COMPILED, Kernel, Kernels, Timer, address, card, device, graphs, memory, processors};
+pub use imp::{COMPILED, Kernel, Kernels, Timer, address, card, device, graphs, memory, processors, tensor_map};
 
 #[cfg(feature = "flash-attn-cuda")]
 #[path = "enabled/flash_attn.rs"]
@@ -36,7 +38,14 @@ pub struct Grid {
     pub threads: u32,
     /// Bytes of dynamic shared memory in a block.
     pub shared: u32,
+    /// Blocks along z that form a cluster; 1 where none do.
+    pub cluster: u32,
 }
+
+/// How a kernel finds boxes of a tensor in memory; only the driver and the card know what is in it.
+#[derive(Clone, Copy)]
+#[repr(C, align(128))]
+pub struct TensorMap(pub [u64; 16]);
 
 impl Grid {
     /// One thread for each of `count` items.
@@ -46,7 +55,7 @@ impl Grid {
     pub fn over(count: usize) -> candle_core::Result<Self> {
         const THREADS: usize = 256;
         let blocks = u32::try_from(count.div_ceil(THREADS)).map_err(candle_core::Error::wrap)?;
-        Ok(Self { blocks: [blocks.max(1), 1, 1], threads: THREADS as u32, shared: 0 })
+        Ok(Self { blocks: [blocks.max(1), 1, 1], threads: THREADS as u32, shared: 0, cluster: 1 })
     }
 }
 

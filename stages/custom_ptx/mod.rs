@@ -1,8 +1,24 @@
-//! Hand-written PTX, for NVIDIA GPUs only. The kernels come with a later rung of the roadmap.
+//! Weeks 4 and 9 to 12: kernels that say each instruction themselves, for compute capability 9.0 (H100, H200).
+//!
+//! Convolutions and linear layers ask for whole boxes of memory with one instruction, and multiply them out of shared memory:
+//! `cuda-kernels/conv2d_hopper.cu`, whose instructions are those of `cuda-kernels/hopper.cuh`.
 use crate::ops::Ops;
+use crate::stages::tensor_cores::{Layers, TensorCores};
 use crate::{Error, Result};
+use candle_core::DType;
+use std::sync::Arc;
 
-/// Refuses, with the reason; the ladder has refused any device but an NVIDIA GPU before.
-pub fn install(_: Ops) -> Result<Ops> {
-    Err(Error::Stage("stage custom-ptx has no kernels for this GPU yet: leave it out of --stages".to_owned()))
+/// The name in the probe.
+const STAGE: &str = "custom-ptx";
+
+/// Replaces convolutions and linear layers.
+///
+/// # Errors
+/// Storage in f32, a card other than those of compute capability 9.0, or a driver that cannot load the kernels.
+pub fn install(ops: Ops) -> Result<Ops> {
+    if ops.dtype == DType::F32 {
+        return Err(Error::Stage("custom-ptx takes half precision: add fp16 to --stages".into()));
+    }
+    let layers = Arc::new(Layers { stage: STAGE, cores: Arc::new(TensorCores::load_hopper(&ops.device, ops.dtype)?) });
+    Ok(Ops { conv2d: layers.clone(), geglu: layers.clone(), linear: layers, ..ops })
 }

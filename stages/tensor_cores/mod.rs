@@ -1,19 +1,23 @@
 //! Convolutions and linear layers on a GPU's tensor cores: weights packed for `cuda-kernels/conv2d.cu`, and its launch.
 //!
-//! Two stages share it: `fp16` takes the bare sums and finishes them in a pass of its own, `fused-ops` finishes them before they
-//! leave the processor.
+//! Three stages share it: `fp16` takes the bare sums and finishes them in a pass of its own, `fused-ops` finishes them before they
+//! leave the processor, and `custom-ptx` does the same with what only compute capability 9.0 has.
 mod divisor;
 mod epilogue;
+mod hopper;
+mod layers;
 mod plan;
 mod weights;
 
 pub use epilogue::Epilogue;
+pub use layers::{Layers, channels_last};
 pub use weights::{PackedWeights, fold_batch_norm, interleave_gates};
 
 use crate::cuda::{self, Kernel, Kernels, Params};
 use crate::ops::Activation;
 use candle_core::{DType, Device, Result, Tensor};
 use divisor::Divisor;
+use hopper::{Hopper, Layer};
 use plan::{Plan, TILES, WORKSPACE_BYTES, WORKSPACE_TILES};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -76,6 +80,7 @@ pub struct TensorCores {
     /// Of the layer that ran last.
     before: Mutex<Option<Next>>,
     scratch: Mutex<Option<Tensor>>,
+    hopper: Option<Hopper>,
 }
 
 /// What a call of a layer takes: images as `(batch, height, width, channels)`, contiguous, in the storage type.
@@ -167,7 +172,16 @@ impl TensorCores {
             arrivals: Tensor::zeros(WORKSPACE_TILES, DType::U32, device)?,
             before: Mutex::default(),
             scratch: Mutex::default(),
+            hopper: None,
         })
+    }
+
+    /// Loads the kernels, and beside them those for compute capability 9.0, which take the layers that they can.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), and another card.
+    pub fn load_hopper(device: &Device, dtype: DType) -> crate::Result<Self> {
+        Ok(Self { hopper: Some(Hopper::load(device, dtype)?), ..Self::load(device, dtype)? })
     }
 
     /// The storage type.
@@ -239,6 +253,25 @@ impl TensorCores {
             }
         };
         let pixels = batch * out_height * out_width;
+        let next = self.next_weights(weights);
+        if let (Some(hopper), Some(finish)) = (&self.hopper, finish)
+            && hopper::takes(weights, &input)
+        {
+            // SAFETY: written in full before the stream reads it.
+            let y = unsafe { Tensor::empty(&shape[..], self.dtype, input.x.device()) }?;
+            let layer = Layer {
+                bias: operand(finish.bias, "bias", &[weights.outputs], DType::F32)?,
+                shift: operand(finish.shift, "shift", &[batch, weights.outputs], self.dtype)?,
+                residual: operand(finish.residual, "residual", &shape, self.dtype)?,
+                ending: finish.ending,
+                out: [batch, out_height, out_width],
+                next: next.as_ref(),
+            };
+            operand(Some(input.x), "input", input.x.dims(), self.dtype)?;
+            operand(input.skip, "skip", &expected, self.dtype)?;
+            hopper.launch(weights, input, layer, &y)?;
+            return Ok(y);
+        }
         let aligned = channels.is_multiple_of(8) && skip_channels.is_multiple_of(8);
         let plan = if aligned { self.plan(weights, pixels) } else { Plan::any(weights.k_tiles) };
         let kernel = if aligned { &self.tiles[plan.tile].0 } else { &self.any };
@@ -250,7 +283,6 @@ impl TensorCores {
             None => self.scratch(&shape, input.x.device())?,
         };
         let int = |n: usize| i32::try_from(n).map_err(candle_core::Error::wrap);
-        let next = self.next_weights(weights);
         let params = Conv2dParams {
             x: operand(Some(input.x), "input", input.x.dims(), self.dtype)?,
             skip: operand(input.skip, "skip", &expected, self.dtype)?,

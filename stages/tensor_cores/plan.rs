@@ -54,7 +54,7 @@ impl Tile {
         if blocks[1] > 65_535 || blocks[2] > 65_535 || blocks[0] > i32::MAX as usize {
             candle_core::bail!("a layer of {outputs} outputs at {pixels} pixels is larger than a grid can be");
         }
-        Ok(Grid { blocks: blocks.map(|n| n as u32), threads: self.threads, shared: self.shared() })
+        Ok(Grid { blocks: blocks.map(|n| n as u32), threads: self.threads, shared: self.shared(), cluster: 1 })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Weights as `conv2d.cu` reads them.
 use super::Next;
+use super::hopper::Known;
 use super::plan::{Plan, TILE_K};
 use crate::ops::BatchNorm;
 use candle_core::{DType, Result, Tensor};
@@ -16,6 +17,8 @@ pub struct PackedWeights {
     pub(super) k_tiles: usize,
     /// For the number of pixels of the last call.
     pub(super) plan: Mutex<Option<(usize, Plan)>>,
+    /// Likewise, for compute capability 9.0.
+    pub(super) hopper: Mutex<Option<Known>>,
     pub(super) next: Next,
 }
 
@@ -50,6 +53,7 @@ impl PackedWeights {
             kernel,
             k_tiles,
             plan: Mutex::default(),
+            hopper: Mutex::default(),
             next: Next::default(),
         })
     }

@@ -1,12 +1,13 @@
 //! Work recorded once as a CUDA graph and replayed with one launch.
+use super::steps::Steps;
 use super::{bind, first_line, wrap};
 use crate::cuda::address;
 use crate::ops::graphs::{Graphs, Recorder, Work};
 use crate::{Error, Result};
 use candle_core::cuda_backend::CudaDevice;
-use candle_core::cuda_backend::cudarc::driver::result::memcpy_dtod_async;
-use candle_core::cuda_backend::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
-use candle_core::cuda_backend::cudarc::driver::{CudaGraph, CudaStream};
+use candle_core::cuda_backend::cudarc::driver::result::{self, memcpy_dtod_async};
+use candle_core::cuda_backend::cudarc::driver::sys::{CUgraph, CUgraphExec, CUgraphInstantiate_flags, CUstreamCaptureMode};
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaStream, DevicePtr};
 use candle_core::{DType, Device, Tensor};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -45,9 +46,11 @@ struct Key {
 
 /// A graph and the memory at its two ends, which it reads and writes at fixed addresses.
 struct Recording {
-    graph: CudaGraph,
+    graph: Instance,
     inputs: Vec<Tensor>,
     outputs: Vec<Tensor>,
+    /// All memory in between.
+    _block: CudaSlice<u8>,
 }
 
 /// Work that ran once, as it is, and may have been recorded since.
@@ -111,32 +114,72 @@ impl CudaRecorder {
             let _uploads = self.device.enable_cuda_graph_htod_cache();
             work(&inputs)?.iter().map(Tensor::force_contiguous).collect::<candle_core::Result<Vec<_>>>()?
         };
-        bind(&self.device)?;
-        stream.synchronize().map_err(wrap)?;
-        let _uploads = self.device.enable_cuda_graph_htod_cache();
-        stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).map_err(wrap)?;
-        let done = catch_unwind(AssertUnwindSafe(|| -> Result<()> {
-            for (made, kept) in work(&inputs)?.iter().zip(&outputs) {
-                copy(&stream, &made.contiguous()?, kept)?;
-            }
-            Ok(())
-        }));
-        // whatever came of the work, the stream must not stay in capture
-        let ended = stream.end_capture(CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH);
+        let expected = outputs.iter().map(bytes).collect::<candle_core::Result<Vec<_>>>()?;
         let refused = |why: String| {
             Error::Device(format!(
                 "this work cannot be recorded as a CUDA graph: {why}; leave fused-ops out of --stages"
             ))
         };
-        match done {
-            Err(panic) => resume_unwind(panic),
-            Ok(Err(Error::Tensor(e))) => return Err(refused(first_line(&e))),
-            Ok(Err(e)) => return Err(e),
-            Ok(Ok(())) => (),
+        bind(&self.device)?;
+        let captured = capture(&stream, || {
+            let _uploads = self.device.enable_cuda_graph_htod_cache();
+            for (made, kept) in work(&inputs)?.iter().zip(&outputs) {
+                copy(&stream, &made.contiguous()?, kept)?;
+            }
+            Ok(())
+        });
+        let captured = captured.map_err(|e| match e {
+            Error::Tensor(e) => refused(first_line(&e)),
+            other => other,
+        })?;
+        // SAFETY: the graph is this thread's alone, and the work went through one stream.
+        let steps = unsafe { Steps::of(captured.0) }.map_err(|e| refused(first_line(&e)))?;
+        drop(captured);
+        // SAFETY: what is read of it was written by a step before.
+        let block = unsafe { stream.alloc::<u8>(steps.bytes.max(1) as usize) }.map_err(wrap)?;
+        let (start, _) = block.device_ptr(&stream);
+        // SAFETY: the block is as large as the steps need, and the recording keeps it, the inputs and the outputs; what else the work
+        // uses, such as weights, its owner keeps.
+        let again = capture(&stream, || Ok(unsafe { steps.launch(stream.cu_stream(), start, &mut |_| Ok(())) }?))?;
+        let recording = Recording { graph: again.instantiate(&stream)?, inputs, outputs, _block: block };
+        recording.graph.launch(&stream)?;
+        if let Some(path) = std::env::var_os("MIRAGE_X_STEPS") {
+            let names = steps.names();
+            let events: Vec<_> = (0..=names.len())
+                .map(|_| stream.context().new_event(Some(candle_core::cuda_backend::cudarc::driver::sys::CUevent_flags::CU_EVENT_DEFAULT)))
+                .collect::<std::result::Result<_, _>>()
+                .map_err(wrap)?;
+            let timed = capture(&stream, || {
+                Ok(unsafe {
+                    steps.launch(stream.cu_stream(), start, &mut |at| {
+                        candle_core::cuda_backend::cudarc::driver::sys::cuEventRecordWithFlags(events[at].cu_event(), stream.cu_stream(), 1)
+                            .result()
+                            .map_err(wrap)
+                    })
+                }?)
+            })?
+            .instantiate(&stream)?;
+            let mut times = vec![Vec::new(); names.len()];
+            for _ in 0..30 {
+                timed.launch(&stream)?;
+                stream.synchronize().map_err(wrap)?;
+                for (at, t) in times.iter_mut().enumerate() {
+                    t.push(events[at].elapsed_ms(&events[at + 1]).map_err(wrap)? * 1e3);
+                }
+            }
+            let mut text = String::new();
+            for (name, mut t) in names.into_iter().zip(times) {
+                t.sort_by(f32::total_cmp);
+                text += &format!("{:.2}\t{name}\n", t[15]);
+            }
+            std::fs::write(path, text).unwrap();
         }
-        let graph = ended.map_err(|e| refused(e.to_string()))?.ok_or_else(|| refused("it launched nothing".into()))?;
-        graph.upload().map_err(wrap)?;
-        Ok(Recording { graph, inputs, outputs })
+        for (output, expected) in recording.outputs.iter().zip(expected) {
+            if bytes(output)? != expected {
+                return Err(refused("its replay gives other values than the run that it was made from".into()));
+            }
+        }
+        Ok(recording)
     }
 
     fn replay(&self, recording: &Recording, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
@@ -144,10 +187,72 @@ impl CudaRecorder {
         for (given, kept) in inputs.iter().zip(&recording.inputs) {
             copy(&stream, &given.contiguous()?, kept)?;
         }
-        recording.graph.launch().map_err(wrap)?;
+        bind(&self.device)?;
+        recording.graph.launch(&stream)?;
         // the next replay writes the same memory: the caller gets a copy
         Ok(recording.outputs.iter().map(Tensor::copy).collect::<candle_core::Result<_>>()?)
     }
+}
+
+/// Captures what `work` queues on the stream.
+fn capture(stream: &CudaStream, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
+    stream.synchronize().map_err(wrap)?;
+    stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).map_err(wrap)?;
+    let done = catch_unwind(AssertUnwindSafe(work));
+    // whatever came of the work, the stream must not stay in capture
+    // SAFETY: the capture was begun on this stream, by this thread.
+    let ended = unsafe { result::stream::end_capture(stream.cu_stream()) }.map(Graph);
+    done.unwrap_or_else(|panic| resume_unwind(panic))?;
+    Ok(ended.map_err(wrap)?)
+}
+
+/// A graph that is not launched yet.
+struct Graph(CUgraph);
+
+impl Graph {
+    fn instantiate(self, stream: &CudaStream) -> Result<Instance> {
+        let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+        // SAFETY: the graph lives and belongs to nobody else.
+        let instance = Instance(unsafe { result::graph::instantiate(self.0, flags) }.map_err(wrap)?);
+        // SAFETY: both live.
+        unsafe { result::graph::upload(instance.0, stream.cu_stream()) }.map_err(wrap)?;
+        Ok(instance)
+    }
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        if !self.0.is_null() {
+            // SAFETY: nobody else has it. There is nothing to do about an error.
+            let _ = unsafe { result::graph::destroy(self.0) };
+        }
+    }
+}
+
+/// A graph that can be launched.
+struct Instance(CUgraphExec);
+
+impl Instance {
+    fn launch(&self, stream: &CudaStream) -> Result<()> {
+        // SAFETY: both live; the recording keeps the memory that the graph uses.
+        Ok(unsafe { result::graph::launch(self.0, stream.cu_stream()) }.map_err(wrap)?)
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        // SAFETY: nobody else has it; the driver lets a launch that is under way end first. There is nothing to do about an error.
+        let _ = unsafe { result::graph::exec_destroy(self.0) };
+    }
+}
+
+/// The bytes of a contiguous tensor.
+fn bytes(tensor: &Tensor) -> candle_core::Result<Vec<u8>> {
+    let mut bytes = vec![0u8; tensor.elem_count() * tensor.dtype().size_in_bytes()];
+    tensor.device().synchronize()?;
+    // SAFETY: the tensor is contiguous and of this many bytes, and all that writes it is done.
+    unsafe { result::memcpy_dtoh_sync(&mut bytes, address(tensor)?) }.map_err(wrap)?;
+    Ok(bytes)
 }
 
 /// Copies between contiguous tensors of one shape and type.

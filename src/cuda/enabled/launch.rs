@@ -1,11 +1,15 @@
 //! Launching a kernel, and where tensors lie.
-use super::super::{Grid, Params};
+use super::super::{Grid, Params, TensorMap};
 use super::wrap;
 use crate::Result;
-use candle_core::cuda_backend::cudarc::driver::{
-    CudaFunction, CudaStream, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg,
+use candle_core::cuda_backend::cudarc::driver::sys::{
+    self, CUfunction, CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue, CUlaunchConfig, CUstream,
+    CUtensorMapDataType, CUtensorMapFloatOOBfill, CUtensorMapInterleave, CUtensorMapL2promotion, CUtensorMapSwizzle,
 };
+use candle_core::cuda_backend::cudarc::driver::{CudaFunction, CudaStream, DevicePtr};
 use candle_core::{CudaStorage, DType, Storage, Tensor};
+use std::ffi::c_void;
+use std::ptr::null_mut;
 use std::sync::Arc;
 
 /// A kernel on the stream that all work of its device goes through.
@@ -13,13 +17,6 @@ pub struct Kernel {
     function: CudaFunction,
     stream: Arc<CudaStream>,
 }
-
-/// A kernel's one argument.
-#[repr(transparent)]
-struct Argument<P>(P);
-
-// SAFETY: `Params` promises a plain structure laid out as the kernel's.
-unsafe impl<P: Params> DeviceRepr for Argument<P> {}
 
 impl Kernel {
     pub(super) fn new(function: CudaFunction, stream: Arc<CudaStream>) -> Self {
@@ -35,14 +32,10 @@ impl Kernel {
     /// # Errors
     /// A grid that the card cannot launch, or an earlier error of the device.
     pub unsafe fn launch<P: Params>(&self, grid: Grid, params: P) -> candle_core::Result<()> {
-        let [x, y, z] = grid.blocks;
-        let config =
-            LaunchConfig { grid_dim: (x, y, z), block_dim: (grid.threads, 1, 1), shared_mem_bytes: grid.shared };
-        let argument = Argument(params);
-        let mut launch = self.stream.launch_builder(&self.function);
-        launch.arg(&argument);
-        // SAFETY: the caller's promise.
-        unsafe { launch.launch(config) }.map_err(wrap)?;
+        let mut params = params;
+        let mut arguments = [(&raw mut params).cast()];
+        // SAFETY: the caller's promise; the kernel takes one argument.
+        unsafe { launch(self.function.cu_function(), self.stream.cu_stream(), grid, false, &mut arguments, &mut []) }?;
         Ok(())
     }
 
@@ -54,6 +47,95 @@ impl Kernel {
         let blocks = self.function.occupancy_max_active_blocks_per_multiprocessor(threads, shared as usize, None);
         Ok(blocks.map_err(wrap)?)
     }
+}
+
+/// Launches a function; with `overlap`, it may begin before the kernel ahead has ended, and waits for it itself.
+///
+/// # Safety
+/// As for `cuLaunchKernelEx`: the arguments, or else the buffer of them, are what the function takes.
+pub(super) unsafe fn launch(
+    function: CUfunction,
+    stream: CUstream,
+    grid: Grid,
+    overlap: bool,
+    arguments: &mut [*mut c_void],
+    buffer: &mut [*mut c_void],
+) -> candle_core::Result<()> {
+    let attribute = |id, value| CUlaunchAttribute { id, pad: [0; 4], value };
+    let mut attributes = Vec::new();
+    if overlap {
+        let id = CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+        attributes.push(attribute(id, CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 }));
+    }
+    if grid.cluster > 1 {
+        let id = CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+        let mut value = CUlaunchAttributeValue { pad: [0; 64] };
+        value.clusterDim.x = 1;
+        value.clusterDim.y = 1;
+        value.clusterDim.z = grid.cluster;
+        attributes.push(attribute(id, value));
+    }
+    let [x, y, z] = grid.blocks;
+    let config = CUlaunchConfig {
+        gridDimX: x,
+        gridDimY: y,
+        gridDimZ: z,
+        blockDimX: grid.threads,
+        blockDimY: 1,
+        blockDimZ: 1,
+        sharedMemBytes: grid.shared,
+        hStream: stream,
+        attrs: attributes.as_mut_ptr(),
+        numAttrs: attributes.len() as u32,
+    };
+    let pointer = |list: &mut [*mut c_void]| if list.is_empty() { null_mut() } else { list.as_mut_ptr() };
+    // SAFETY: the caller's promise; the attributes live until the call returns.
+    unsafe { sys::cuLaunchKernelEx(&raw const config, function, pointer(arguments), pointer(buffer)) }
+        .result()
+        .map_err(wrap)
+}
+
+/// The map of boxes of a tensor of 16-bit values, for copies that a kernel asks for; dimensions and boxes from the innermost on. What
+/// of a box lies outside of the tensor is zeros.
+///
+/// # Errors
+/// Dimensions that the tensor does not have or a card cannot map.
+pub fn tensor_map(tensor: &Tensor, dims: &[usize], boxes: &[usize]) -> candle_core::Result<TensorMap> {
+    let kind = match tensor.dtype() {
+        DType::F16 => CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+        DType::BF16 => CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+        other => candle_core::bail!("no map of {other:?}"),
+    };
+    if dims.iter().product::<usize>() != tensor.elem_count() || dims.len() != boxes.len() || !tensor.is_contiguous() {
+        candle_core::bail!("a tensor of {:?} is not {dims:?}, innermost first", tensor.dims());
+    }
+    let start = std::ptr::without_provenance_mut(address(tensor)? as usize);
+    let dims: Vec<u64> = dims.iter().map(|n| *n as u64).collect();
+    // bytes from one to the next, of all dimensions but the innermost
+    let steps: Vec<u64> = dims.iter().scan(2, |bytes, n| { *bytes *= n; Some(*bytes) }).take(dims.len() - 1).collect();
+    let boxes: Vec<u32> = boxes.iter().map(|n| *n as u32).collect();
+    let each = vec![1u32; dims.len()];
+    let mut map = TensorMap([0; 16]);
+    // SAFETY: the lists are as long as the rank says, and the map has the size and alignment of the driver's.
+    unsafe {
+        sys::cuTensorMapEncodeTiled(
+            (&raw mut map).cast(),
+            kind,
+            dims.len() as u32,
+            start,
+            dims.as_ptr(),
+            steps.as_ptr(),
+            boxes.as_ptr(),
+            each.as_ptr(),
+            CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
+            CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+            CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+            CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+        )
+    }
+    .result()
+    .map_err(wrap)?;
+    Ok(map)
 }
 
 /// Where a contiguous tensor's first value lies; the memory is the tensor's.

@@ -4,10 +4,11 @@ mod graph;
 mod launch;
 mod memory;
 mod module;
+mod steps;
 
 pub use event::Timer;
 pub use graph::graphs;
-pub use launch::{Kernel, address};
+pub use launch::{Kernel, address, tensor_map};
 pub use memory::memory;
 pub use module::Kernels;
 
@@ -52,8 +53,7 @@ fn open(ordinal: usize) -> Result<Device> {
     let device =
         opened.map_err(|_| refused("no NVIDIA driver was found".to_owned()))?.map_err(|e| refused(first_line(&e)))?;
     let cuda = device.as_cuda_device()?;
-    let stream = cuda.cuda_stream();
-    let card = stream.context().compute_capability().map_err(|e| refused(e.to_string()))?;
+    let card = compute_capability(cuda).map_err(|e| refused(first_line(&e)))?;
     if card < OLDEST {
         let (major, minor) = card;
         return Err(refused(format!(
@@ -65,6 +65,11 @@ fn open(ordinal: usize) -> Result<Device> {
     unsafe { cuda.disable_event_tracking() };
     memory::keep(cuda)?;
     Ok(device)
+}
+
+/// What generation of card a GPU is.
+fn compute_capability(device: &CudaDevice) -> candle_core::Result<(i32, i32)> {
+    device.cuda_stream().context().compute_capability().map_err(wrap)
 }
 
 /// Streaming multiprocessors of a GPU.

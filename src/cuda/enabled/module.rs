@@ -1,7 +1,8 @@
 //! The project's own kernels, which the build compiled, loaded once for all stages of an engine.
 use super::launch::Kernel;
-use super::wrap;
-use crate::Result;
+use super::steps::OWN_KERNELS;
+use super::{compute_capability, wrap};
+use crate::{Error, Result};
 use candle_core::Device;
 use candle_core::cuda_backend::cudarc::driver::CudaModule;
 use candle_core::cuda_backend::cudarc::driver::sys::CUfunction_attribute;
@@ -15,6 +16,9 @@ const IMAGES: [(&str, &[u8]); 3] = [
     ("elementwise", include_bytes!(concat!(env!("OUT_DIR"), "/elementwise.fatbin"))),
 ];
 
+/// What only compute capability 9.0 runs.
+const HOPPER: [(&str, &[u8]); 1] = [("conv2d_hopper", include_bytes!(concat!(env!("OUT_DIR"), "/conv2d_hopper.fatbin")))];
+
 /// The project's own kernels on one GPU.
 pub struct Kernels {
     device: Device,
@@ -27,6 +31,24 @@ impl Kernels {
     /// # Errors
     /// A device that is no NVIDIA GPU, or a driver that cannot load the images.
     pub fn load(device: &Device) -> Result<Self> {
+        Self::load_images(device, &IMAGES)
+    }
+
+    /// Loads those for compute capability 9.0.
+    ///
+    /// # Errors
+    /// Another card, or as [`load`](Self::load).
+    pub fn load_hopper(device: &Device) -> Result<Self> {
+        let (major, minor) = compute_capability(device.as_cuda_device()?)?;
+        if (major, minor) != (9, 0) {
+            return Err(Error::Stage(format!(
+                "custom-ptx serves cards of compute capability 9.0 (H100, H200), and this one is {major}.{minor}: leave it out of --stages"
+            )));
+        }
+        Self::load_images(device, &HOPPER)
+    }
+
+    fn load_images(device: &Device, images: &[(&str, &[u8])]) -> Result<Self> {
         let context = device.as_cuda_device()?.cuda_stream().context().clone();
         let load = |(name, image): &(&str, &[u8])| {
             context.load_module(Ptx::from_binary(image.to_vec())).map_err(|e| {
@@ -36,7 +58,7 @@ impl Kernels {
                 ))
             })
         };
-        let modules = IMAGES.iter().map(load).collect::<candle_core::Result<_>>()?;
+        let modules = images.iter().map(load).collect::<candle_core::Result<_>>()?;
         Ok(Self { device: device.clone(), modules })
     }
 
@@ -45,8 +67,9 @@ impl Kernels {
     /// # Errors
     /// A name that no file has, or more shared memory than the card has.
     pub fn get(&self, name: &str, shared: u32) -> Result<Kernel> {
-        let found = self.modules.iter().find_map(|module| module.load_function(name).ok());
-        let function = found.ok_or_else(|| candle_core::Error::Msg(format!("no kernel {name} in this build")))?;
+        let known = format!("{OWN_KERNELS}{name}");
+        let found = self.modules.iter().find_map(|module| module.load_function(&known).ok());
+        let function = found.ok_or_else(|| candle_core::Error::Msg(format!("no kernel {known} in this build")))?;
         if shared > 0 {
             let most = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             function.set_attribute(most, shared.cast_signed()).map_err(wrap)?;

@@ -1,12 +1,11 @@
 //! Changes of resolution, the sampler's update and the temporal blend, one launch each.
-use super::channels_last;
 use crate::cuda::{self, Grid, Kernel, Kernels, Params};
 use crate::diffusion::Step;
 use crate::ops::resample::{Filter, Resample};
 use crate::ops::sampler_step::SamplerStep;
 use crate::ops::temporal_blend::{Blend, TemporalBlend};
 use crate::stages::fused_ops::STAGE;
-use crate::stages::tensor_cores::type_name;
+use crate::stages::tensor_cores::{channels_last, type_name};
 use candle_core::{DType, Result, Tensor};
 
 /// The kernels for one storage type; those that work on channels, for channels by eights and for any.

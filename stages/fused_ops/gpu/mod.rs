@@ -1,18 +1,17 @@
 //! The kernels of `cuda-kernels/` in every slot but attention, and whole frames recorded as CUDA graphs.
 mod elementwise;
-mod layers;
 mod norms;
 
 use crate::cuda;
 use crate::ops::Ops;
-use crate::stages::tensor_cores::TensorCores;
-use candle_core::{Result, Tensor};
+use crate::stages::fused_ops::STAGE;
+use crate::stages::tensor_cores::{Layers, TensorCores};
 use std::sync::Arc;
 
 /// Replaces every slot but attention.
 pub(super) fn install(ops: Ops) -> crate::Result<Ops> {
     let (device, dtype) = (&ops.device, ops.dtype);
-    let layers = Arc::new(layers::Layers(Arc::new(TensorCores::load(device, dtype)?)));
+    let layers = Arc::new(Layers { stage: STAGE, cores: Arc::new(TensorCores::load(device, dtype)?) });
     let kernels = cuda::Kernels::load(device)?;
     let norms = norms::Norms::load(&kernels, dtype, cuda::processors(device)?)?;
     let elementwise = Arc::new(elementwise::Elementwise::load(&kernels, dtype)?);
@@ -28,9 +27,4 @@ pub(super) fn install(ops: Ops) -> crate::Result<Ops> {
         graphs: Some(cuda::graphs(device)?),
         ..ops
     })
-}
-
-/// `(batch, channels, height, width)` to `(batch, height, width, channels)`, without a copy where it lies so.
-fn channels_last(t: &Tensor) -> Result<Tensor> {
-    t.permute((0, 2, 3, 1))?.contiguous()
 }

@@ -1,10 +1,9 @@
 //! Group normalisation with SiLU in two launches, layer normalisation in one.
-use super::channels_last;
 use crate::cuda::{self, Grid, Kernel, Kernels, Params};
 use crate::ops::group_norm::{GroupNorm, GroupNormKernel, GroupNormParams};
 use crate::ops::layer_norm::{LayerNorm, LayerNormKernel, LayerNormParams};
 use crate::stages::fused_ops::STAGE;
-use crate::stages::tensor_cores::{Ending, type_name};
+use crate::stages::tensor_cores::{Ending, channels_last, type_name};
 use candle_core::{DType, Result, Tensor};
 use std::sync::Arc;
 
@@ -151,6 +150,7 @@ impl GroupNormKernel for FusedGroupNorm {
             blocks: [blocks as u32, batch as u32, 1],
             threads: THREADS as u32,
             shared: shared as u32,
+            cluster: 1,
         };
         // SAFETY: each tensor has the shape that `arguments` says, and the shared memory is what `norm.cu` counts on.
         unsafe {
@@ -229,7 +229,7 @@ impl LayerNormKernel for FusedLayerNorm {
         };
         let blocks = int(rows.div_ceil(THREADS / team))?.unsigned_abs();
         // SAFETY: each tensor has the shape that `arguments` says.
-        unsafe { kernel.launch(Grid { blocks: [blocks, 1, 1], threads: THREADS as u32, shared: 0 }, arguments) }?;
+        unsafe { kernel.launch(Grid { blocks: [blocks, 1, 1], threads: THREADS as u32, shared: 0, cluster: 1 }, arguments) }?;
         Ok(y)
     }
 }

@@ -1,17 +1,26 @@
 //! Convolutions and linear layers with all that follows them, before the result leaves the processor.
-use super::channels_last;
+use super::{Ending, Finish, Input, PackedWeights, TensorCores, fold_batch_norm, interleave_gates};
 use crate::ops::conv2d::{Conv2d, Conv2dInput, Conv2dKernel, Conv2dParams};
 use crate::ops::geglu::{Geglu, GegluKernel, GegluParams};
 use crate::ops::linear::{Linear, LinearKernel, LinearParams};
-use crate::stages::fused_ops::STAGE;
-use crate::stages::tensor_cores::{
-    Ending, Finish, Input, PackedWeights, TensorCores, fold_batch_norm, interleave_gates,
-};
 use candle_core::{DType, Result, Tensor};
 use std::sync::Arc;
 
-/// The slots that run on tensor cores.
-pub(super) struct Layers(pub Arc<TensorCores>);
+/// The slots that run on tensor cores, for the stage of this name.
+pub struct Layers {
+    /// The stage.
+    pub stage: &'static str,
+    /// Its kernels.
+    pub cores: Arc<TensorCores>,
+}
+
+/// `(batch, channels, height, width)` to `(batch, height, width, channels)`, without a copy where it lies so.
+///
+/// # Errors
+/// A tensor of other than four dimensions.
+pub fn channels_last(t: &Tensor) -> Result<Tensor> {
+    t.permute((0, 2, 3, 1))?.contiguous()
+}
 
 /// A layer, its batch normalisation folded into the weights.
 struct Layer {
@@ -25,11 +34,11 @@ struct Layer {
 
 impl Conv2d for Layers {
     fn stage(&self) -> &'static str {
-        STAGE
+        self.stage
     }
 
     fn prepare(&self, p: Conv2dParams) -> Result<Box<dyn Conv2dKernel>> {
-        let dtype = self.0.dtype();
+        let dtype = self.cores.dtype();
         let (weights, bias) = match &p.norm {
             Some(norm) => {
                 let (scale, bias) = fold_batch_norm(norm, p.bias.as_ref())?;
@@ -41,7 +50,7 @@ impl Conv2d for Layers {
                 (PackedWeights::conv2d(&p.weight, dtype)?, p.bias.map(|bias| bias.to_dtype(DType::F32)).transpose()?)
             }
         };
-        let (cores, ending) = (self.0.clone(), p.activation.into());
+        let (cores, ending) = (self.cores.clone(), p.activation.into());
         Ok(Box::new(Layer { cores, weights, bias, ending, stride: p.stride, padding: p.padding }))
     }
 }
@@ -81,11 +90,11 @@ impl Layer {
 
 impl Linear for Layers {
     fn stage(&self) -> &'static str {
-        STAGE
+        self.stage
     }
 
     fn prepare(&self, p: LinearParams) -> Result<Box<dyn LinearKernel>> {
-        Ok(Box::new(Layer::matrix(&self.0, &p.weight, p.bias, p.activation.into())?))
+        Ok(Box::new(Layer::matrix(&self.cores, &p.weight, p.bias, p.activation.into())?))
     }
 }
 
@@ -97,12 +106,12 @@ impl LinearKernel for Layer {
 
 impl Geglu for Layers {
     fn stage(&self) -> &'static str {
-        STAGE
+        self.stage
     }
 
     fn prepare(&self, p: GegluParams) -> Result<Box<dyn GegluKernel>> {
         let bias = Some(interleave_gates(&p.bias)?);
-        Ok(Box::new(Layer::matrix(&self.0, &interleave_gates(&p.weight)?, bias, Ending::Geglu)?))
+        Ok(Box::new(Layer::matrix(&self.cores, &interleave_gates(&p.weight)?, bias, Ending::Geglu)?))
     }
 }
 
