@@ -26,16 +26,24 @@ const CARDS: &[&str] = &["arch=compute_80,code=sm_80", "arch=compute_90,code=sm_
 /// Code that only compute capability 9.0 runs.
 const HOPPER: &[&str] = &["arch=compute_90a,code=sm_90a"];
 /// Files of `cuda-kernels/`, each of which becomes one image for these cards.
-const KERNELS: [(&str, &[&str]); 4] =
-    [("conv2d", CARDS), ("norm", CARDS), ("elementwise", CARDS), ("conv2d_hopper", HOPPER)];
+const KERNELS: [(&str, &[&str]); 6] = [
+    ("attention", CARDS),
+    ("conv2d", CARDS),
+    ("norm", CARDS),
+    ("elementwise", CARDS),
+    ("conv2d_hopper", HOPPER),
+    ("conv3x3_hopper", HOPPER),
+];
 
 /// Has nvcc make `NAME.fatbin` of `cuda-kernels/NAME.cu`, unless the one that is there is newer than every source.
 fn compile(name: &str, cards: &[&str]) {
     let source = PathBuf::from(format!("cuda-kernels/{name}.cu"));
     let image = PathBuf::from(variable("OUT_DIR")).join(format!("{name}.fatbin"));
     let changed = |path: &Path| path.metadata().and_then(|data| data.modified()).ok();
-    let newest = ["cuda-kernels/common.cuh", "cuda-kernels/ptx.cuh", "cuda-kernels/hopper.cuh", "build.rs"];
-    let newest = newest.iter().map(Path::new).chain([source.as_path()]).filter_map(changed).max();
+    let headers =
+        ["common", "ptx", "hopper", "conv2d_hopper"].map(|name| PathBuf::from(format!("cuda-kernels/{name}.cuh")));
+    let newest = headers.iter().map(PathBuf::as_path).chain([source.as_path(), Path::new("build.rs")]);
+    let newest = newest.filter_map(changed).max();
     if changed(&image).is_some_and(|image| Some(image) > newest) {
         return;
     }

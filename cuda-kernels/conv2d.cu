@@ -24,14 +24,14 @@ struct Divisor {
 struct Conv2dParams {
     const void* x;         // (batch, height, width, channels)
     const void* skip;      // (batch, height, width, skip_channels)
-    const void* weight;    // (outputs, k_tiles * 64): (ky, kx, channel padded to a multiple of 8), zeros behind
+    const void* weight;    // (outputs, k_tiles * 64): (ky, kx, channel), zeros behind; channels and outputs are multiples of 8
     const float* bias;     // (outputs)
     const void* shift;     // (batch, outputs)
     const void* residual;  // as y
     void* y;               // (batch, out_height, out_width, outputs); half as many outputs for GEGLU; f32 where `wide`
     float* partial;        // (tiles, splits, tile), f32
     unsigned* arrivals;    // (tiles), zero before and after
-    int batch, height, width, channels, skip_channels, padded_channels;
+    int batch, height, width, channels, skip_channels, all_channels;
     int outputs, out_height, out_width;
     int kernel, stride, padding;
     int k_tiles, tiles_per_split, splits;
@@ -46,7 +46,7 @@ __device__ __forceinline__ int swizzled(int row, int chunk) { return row * TILE_
 
 // What a thread fetches of the pixels: one column of chunks, in several rows. Addresses are worked out anew only where a tap or
 // an input ends, which most turns of the loop do not meet.
-template <typename T, int ROWS, bool ALIGNED> struct Patches {
+template <typename T, int ROWS> struct Patches {
     const T* from[ROWS];
     int base[ROWS];  // the pixel of tap (0, 0), counted from the first pixel of x
     int y[ROWS], x0[ROWS];
@@ -67,17 +67,17 @@ template <typename T, int ROWS, bool ALIGNED> struct Patches {
             base[i] = (sample * p.height + oy * p.stride - p.padding) * p.width + x0[i];
         }
         const int tap = p.tap_channels.quotient(k);
-        channel = k - tap * p.padded_channels;
+        channel = k - tap * p.all_channels;
         ky = p.kernel_row.quotient(tap);
         kx = tap - ky * p.kernel;
         left = 0;
     }
 
     __device__ __forceinline__ void locate(const Conv2dParams& p) {
-        const bool in_x = channel < p.channels || !ALIGNED;
+        const bool in_x = channel < p.channels;
         const T* image = static_cast<const T*>(in_x ? p.x : p.skip);
         const int channels = in_x ? p.channels : p.skip_channels, at = in_x ? channel : channel - p.channels;
-        left = ALIGNED ? channels - at : p.padded_channels - at;
+        left = channels - at;
         inside = 0;
 #pragma unroll
         for (int i = 0; i < ROWS; i++) {
@@ -88,26 +88,7 @@ template <typename T, int ROWS, bool ALIGNED> struct Patches {
         }
     }
 
-    __device__ __forceinline__ void fetch(const Conv2dParams& p, int i, T* to) const {
-        const bool valid = inside >> i & 1;
-        if constexpr (ALIGNED) {
-            cp_async_16(to, from[i], valid);
-        } else {
-            const int64_t pixel = base[i] + ky * p.width + kx;
-            const T* x = static_cast<const T*>(p.x);
-            const T* skip = static_cast<const T*>(p.skip);
-            alignas(16) T values[VECTOR];
-#pragma unroll
-            for (int c = 0; c < VECTOR; c++) {
-                const int at = channel + c;
-                values[c] = rounded<T>(0.0f);
-                if (valid && at < p.channels) values[c] = x[pixel * p.channels + at];
-                else if (valid && at < p.channels + p.skip_channels)
-                    values[c] = skip[pixel * p.skip_channels + at - p.channels];
-            }
-            *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(values);
-        }
-    }
+    __device__ __forceinline__ void fetch(int i, T* to) const { cp_async_16(to, from[i], inside >> i & 1); }
 
     // To the next tile; addresses that still hold are moved along.
     __device__ __forceinline__ void advance(const Conv2dParams& p) {
@@ -115,8 +96,8 @@ template <typename T, int ROWS, bool ALIGNED> struct Patches {
         left -= TILE_K;
 #pragma unroll
         for (int i = 0; i < ROWS; i++) from[i] += TILE_K;
-        while (channel >= p.padded_channels) {
-            channel -= p.padded_channels;
+        while (channel >= p.all_channels) {
+            channel -= p.all_channels;
             if (++kx == p.kernel) {
                 kx = 0;
                 ky++;
@@ -124,31 +105,6 @@ template <typename T, int ROWS, bool ALIGNED> struct Patches {
         }
     }
 };
-
-// Sums that are stored one by one, since the layer's outputs do not divide by 8. Not inlined: few layers come here, and all would
-// carry the code.
-template <typename T> __device__ __noinline__ void finish_any(const Conv2dParams& p, int pixel, int output, const float* sums) {
-    const int count = min(VECTOR, p.outputs - output);
-    const int64_t at = static_cast<int64_t>(pixel) * p.outputs + output;
-    if (p.wide) {
-        for (int i = 0; i < count; i++) static_cast<float*>(p.y)[at + i] = sums[i];
-        return;
-    }
-    const int64_t shift = static_cast<int64_t>(p.area.quotient(pixel)) * p.outputs + output;
-    for (int i = 0; i < count; i++) {
-        auto biased = [&](int o) { return p.bias != nullptr ? sums[o] + p.bias[output + o] : sums[o]; };
-        float v = biased(i);
-        if (p.activation == ACTIVATION_GEGLU) {
-            // weights are interleaved: hidden, gate, hidden, gate
-            if (i % 2 == 0) static_cast<T*>(p.y)[(at + i) / 2] = rounded<T>(v * gelu(biased(i + 1)));
-            continue;
-        }
-        if (p.shift != nullptr) v += widen(static_cast<const T*>(p.shift)[shift + i]);
-        v = activate(v, p.activation);
-        if (p.residual != nullptr) v += widen(static_cast<const T*>(p.residual)[at + i]);
-        static_cast<T*>(p.y)[at + i] = rounded<T>(v);
-    }
-}
 
 // Rounds eight sums that belong together, with all that follows them, and stores them. Bias and residual were fetched before, so
 // that nothing waits here.
@@ -169,9 +125,7 @@ __device__ __forceinline__ void finish(const Conv2dParams& p, int pixel, int out
 #pragma unroll
         for (int i = 0; i < VECTOR; i++) v[i] += more[i];
     }
-    if (p.activation != ACTIVATION_NONE)
-#pragma unroll
-        for (int i = 0; i < VECTOR; i++) v[i] = activate(v[i], p.activation);
+    activate8(v, p.activation);
     if (p.residual != nullptr) {
         widen8<T>(residual, more);
 #pragma unroll
@@ -185,7 +139,7 @@ __host__ __device__ constexpr int power_of_two_within(int n) { return n < 2 ? 1 
 // A tile of OUTPUTS x PIXELS. Each warp makes WARP_OUTPUTS x WARP_PIXELS of it from one in WARPS_K steps along k: a warp that makes
 // all of a small tile reads shared memory half as often for each product as four that make a quarter each, and shared memory
 // is what limits them.
-template <typename T, int OUTPUTS, int PIXELS, int WARP_OUTPUTS, int WARP_PIXELS, int WARPS_K, int STAGES, bool ALIGNED>
+template <typename T, int OUTPUTS, int PIXELS, int WARP_OUTPUTS, int WARP_PIXELS, int WARPS_K, int STAGES>
 __device__ __forceinline__ void conv2d(const Conv2dParams& p) {
     constexpr int WARPS_DOWN = OUTPUTS / WARP_OUTPUTS, WARPS_TILE = WARPS_DOWN * (PIXELS / WARP_PIXELS);
     constexpr int THREADS = WARPS_TILE * WARPS_K * 32;
@@ -218,7 +172,7 @@ __device__ __forceinline__ void conv2d(const Conv2dParams& p) {
         weight[i] = static_cast<const T*>(p.weight) + chunk * VECTOR + first_tile * TILE_K +
                     static_cast<int64_t>(valid ? output : 0) * p.k_tiles * TILE_K;
     }
-    Patches<T, PIXEL_ROWS, ALIGNED> patches;
+    Patches<T, PIXEL_ROWS> patches;
     patches.start(p, first_pixel + row, ROW_STEP, first_tile * TILE_K + chunk * VECTOR);
 
     const int to = swizzled(row, chunk);  // rows of one thread lie a multiple of 8 apart: the swizzle is the same
@@ -234,7 +188,7 @@ __device__ __forceinline__ void conv2d(const Conv2dParams& p) {
         T* pixels = stages + slot * STAGE + to + OUTPUTS * TILE_K;
         if (patches.left <= 0) patches.locate(p);
 #pragma unroll
-        for (int i = 0; i < PIXEL_ROWS; i++) patches.fetch(p, i, pixels + i * ROW_STEP * TILE_K);
+        for (int i = 0; i < PIXEL_ROWS; i++) patches.fetch(i, pixels + i * ROW_STEP * TILE_K);
         patches.advance(p);
     };
 
@@ -271,12 +225,10 @@ __device__ __forceinline__ void conv2d(const Conv2dParams& p) {
     for (int tile = 0; tile < tiles; tile++) {
         cp_async_wait<STAGES - 2>();
         __syncthreads();
-#ifndef NO_LOAD
         if (tile + STAGES - 1 < tiles) {
             fetch_weights(next);
             fetch_pixels(next);
         }
-#endif
         cp_async_commit();
         const T* weights = left + slot * STAGE;
         const T* pixels = right + slot * STAGE;
@@ -294,11 +246,7 @@ __device__ __forceinline__ void conv2d(const Conv2dParams& p) {
             for (int i = 0; i < DOWN; i++)
 #pragma unroll
                 for (int j = 0; j < ACROSS; j++)
-#ifdef NO_MMA
-                    sums[i][j][0] += __uint_as_float(a[i][j%4] ^ b[j/2][0] ^ b[j/2][1] ^ b[j/2][2] ^ b[j/2][3]);
-#else
                     mma_16x8x16<T>(sums[i][j], a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
-#endif
         }
         slot = slot + 1 == STAGES ? 0 : slot + 1;
         next = next + 1 == STAGES ? 0 : next + 1;
@@ -321,14 +269,13 @@ __device__ __forceinline__ void conv2d(const Conv2dParams& p) {
             }
     constexpr int GROUPS = PIXELS * COLUMNS, TURNS = PIXELS / PIXEL_STEP;
     const int pixels = p.batch * p.out_height * p.out_width, own_pixel = first_pixel + tid / COLUMNS;
-    uint4 residual[TURNS];
-#pragma unroll
-    for (int turn = 0; turn < TURNS; turn++) {
+    // a turn ahead
+    auto residual_of = [&](int turn) {
         const int pixel = own_pixel + turn * PIXEL_STEP;
-        if (p.residual != nullptr && p.outputs % VECTOR == 0 && pixel < pixels && own_output < p.outputs && tid < FINISHERS)
-            residual[turn] = *reinterpret_cast<const uint4*>(static_cast<const T*>(p.residual) +
-                                                             static_cast<int64_t>(pixel) * p.outputs + own_output);
-    }
+        if (p.residual == nullptr || turn >= TURNS || pixel >= pixels || own_output >= p.outputs) return uint4{};
+        return *reinterpret_cast<const uint4*>(static_cast<const T*>(p.residual) + static_cast<int64_t>(pixel) * p.outputs + own_output);
+    };
+    uint4 residual = residual_of(0);
     __syncthreads();
     auto add = [](float(&v)[VECTOR], const float* from) {
 #pragma unroll
@@ -370,9 +317,12 @@ __device__ __forceinline__ void conv2d(const Conv2dParams& p) {
         if (tid == 0) p.arrivals[tile] = 0;
         parts = all;
     }
-#pragma unroll
+    // not unrolled: code that is run once waits for memory, line after line
+#pragma unroll 1
     for (int turn = 0; turn < TURNS; turn++) {
         const int pixel = own_pixel + turn * PIXEL_STEP, group = tid + turn * FINISHERS;
+        const uint4 now = residual;
+        residual = residual_of(turn + 1);
         if (tid >= FINISHERS || pixel >= pixels || own_output >= p.outputs) continue;
         float v[VECTOR] = {};
         if (parts == nullptr) {
@@ -381,35 +331,28 @@ __device__ __forceinline__ void conv2d(const Conv2dParams& p) {
 #pragma unroll 4
             for (int s = 0; s < p.splits; s++) add(v, parts + s * PIXELS * OUTPUTS + group * VECTOR);
         }
-        if (p.wide && p.outputs % VECTOR == 0) {
+        if (p.wide) {
             float4* y = reinterpret_cast<float4*>(static_cast<float*>(p.y) + static_cast<int64_t>(pixel) * p.outputs + own_output);
             y[0] = make_float4(v[0], v[1], v[2], v[3]);
             y[1] = make_float4(v[4], v[5], v[6], v[7]);
-        } else if (p.outputs % VECTOR != 0) {
-            const float bare[VECTOR] = {v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]};
-            finish_any<T>(p, pixel, own_output, bare);
         } else {
-            finish<T>(p, pixel, own_output, v, bias, residual[turn]);
+            finish<T>(p, pixel, own_output, v, bias, now);
         }
     }
 }
 
-// The tiles that the host chooses from: `Tile` in stages/fused_ops/gpu/plan.rs has the same.
+// The tiles that the host chooses from: `Tile` in stages/tensor_cores/plan.rs has the same.
 #define TILE(T, NAME, OUTPUTS, PIXELS, WARP_OUTPUTS, WARP_PIXELS, WARPS_K, STAGES)                                               \
     extern "C" __global__ void __launch_bounds__(OUTPUTS / WARP_OUTPUTS * (PIXELS / WARP_PIXELS) * WARPS_K * 32)                  \
         mirage_conv2d_##NAME##_##OUTPUTS##x##PIXELS(const __grid_constant__ Conv2dParams p) {                                           \
-        conv2d<T, OUTPUTS, PIXELS, WARP_OUTPUTS, WARP_PIXELS, WARPS_K, STAGES, true>(p);                                         \
+        conv2d<T, OUTPUTS, PIXELS, WARP_OUTPUTS, WARP_PIXELS, WARPS_K, STAGES>(p);                                         \
     }
 #define TILES(T, NAME)                                                                                                            \
     TILE(T, NAME, 128, 128, 64, 32, 1, 3)                                                                                         \
     TILE(T, NAME, 128, 64, 64, 64, 2, 4)                                                                                          \
     TILE(T, NAME, 64, 64, 64, 64, 4, 4)                                                                                           \
     TILE(T, NAME, 64, 32, 64, 32, 4, 4)                                                                                           \
-    TILE(T, NAME, 128, 16, 64, 16, 2, 5)                                                                                          \
-    /* channels that do not divide by 8: the first and last layers of a network */                                                \
-    extern "C" __global__ void __launch_bounds__(128) mirage_conv2d_##NAME##_any(const __grid_constant__ Conv2dParams p) {               \
-        conv2d<T, 64, 64, 32, 32, 1, 4, false>(p);                                                                                \
-    }
+    TILE(T, NAME, 128, 16, 64, 16, 2, 5)
 TILES(__half, f16)
 TILES(__nv_bfloat16, bf16)
 

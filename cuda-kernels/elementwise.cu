@@ -100,6 +100,34 @@ template <typename T> __device__ __forceinline__ void temporal_blend(const Blend
     static_cast<T*>(p.y)[i] = rounded<T>(previous + alpha * (current - previous));
 }
 
+struct GatherParams {
+    const void* x;     // (batch, channels, height, width) by strides
+    const void* skip;  // (batch, skip_channels, height, width) by strides, or null
+    void* y;           // (batch, height, width, padded_channels), contiguous
+    int64_t count;     // groups of `VECTOR` channels of y
+    int64_t x_strides[4], skip_strides[4];
+    int height, width, channels, skip_channels, padded_channels;
+};
+
+// Channels of two pictures side by side, channels-last, zeros behind them.
+template <typename T> __device__ __forceinline__ void gather(const GatherParams& p) {
+    let_next_begin();
+    wait_for_previous();
+    const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i >= p.count) return;
+    const int groups = p.padded_channels / VECTOR, first = i % groups * VECTOR;
+    const int64_t pixel = i / groups, x = pixel % p.width, y = pixel / p.width % p.height, sample = pixel / p.width / p.height;
+    auto start = [&](const void* from, const int64_t(&s)[4]) { return static_cast<const T*>(from) + sample * s[0] + y * s[2] + x * s[3]; };
+    float v[VECTOR] = {};
+#pragma unroll
+    for (int c = 0; c < VECTOR; c++) {
+        const int channel = first + c;
+        if (channel < p.channels) v[c] = widen(start(p.x, p.x_strides)[channel * p.x_strides[1]]);
+        else if (channel < p.channels + p.skip_channels) v[c] = widen(start(p.skip, p.skip_strides)[(channel - p.channels) * p.skip_strides[1]]);
+    }
+    store8(static_cast<T*>(p.y) + i * VECTOR, v);
+}
+
 struct PadParams {
     const void* x;  // (batch, tokens, heads, head_dim) by strides, each head's values together
     void* y;        // (batch, tokens, heads, padded_dim), contiguous
@@ -129,6 +157,7 @@ template <typename T> __device__ __forceinline__ void pad_heads(const PadParams&
 #define ELEMENTWISE(T, NAME)                                                                                                      \
     RESAMPLE(T, NAME, VECTOR, )                                                                                                   \
     RESAMPLE(T, NAME, 1, _any)                                                                                                    \
+    extern "C" __global__ void mirage_gather_##NAME(const GatherParams p) { gather<T>(p); }                                       \
     extern "C" __global__ void mirage_pad_heads_##NAME(const PadParams p) { pad_heads<T>(p); }                                           \
     extern "C" __global__ void mirage_sampler_step_##NAME(const SamplerParams p) { sampler_step<T>(p); }                                 \
     extern "C" __global__ void mirage_temporal_blend_##NAME(const BlendParams p) { temporal_blend<T>(p); }

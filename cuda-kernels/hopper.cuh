@@ -67,17 +67,15 @@ __device__ __forceinline__ float4 load_cluster(uint32_t shared) {
     return v;
 }
 
-// Threads of some warps meet at barrier `ID`.
-template <int ID, int THREADS> __device__ __forceinline__ void meet() { asm volatile("bar.sync %0, %1;\n" ::"n"(ID), "n"(THREADS) : "memory"); }
-
 __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory"); }
 __device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory"); }
 // Until at most `N` groups of products are under way.
 template <int N> __device__ __forceinline__ void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(N) : "memory"); }
 
-// How products find a matrix in shared memory: rows of 128 bytes, swizzled as the copies write them, eight of them in 1024 bytes.
-__device__ __forceinline__ uint64_t matrix_in_shared(uint32_t shared) {
-    return (static_cast<uint64_t>(shared & 0x3ffff) >> 4) | (1ull << 16) | (64ull << 32) | (1ull << 62);
+// How products find a matrix in shared memory: rows of 128 bytes, swizzled as the copies write them, eight of them in 1024 bytes and the next
+// eight `EIGHT_ROWS` bytes further on. The swizzle goes by the address, so a matrix may begin at any row.
+template <int EIGHT_ROWS = 1024> __device__ __forceinline__ uint64_t matrix_in_shared(uint32_t shared) {
+    return (static_cast<uint64_t>(shared & 0x3ffff) >> 4) | (1ull << 16) | (static_cast<uint64_t>(EIGHT_ROWS >> 4) << 32) | (1ull << 62);
 }
 
 // d += a·b for 64 rows, N columns and 16 steps: a is (64, 16) and b (N, 16), the steps side by side; d in f32, spread over the 128 threads
@@ -99,6 +97,28 @@ template <> __device__ __forceinline__ void wgmma<__nv_bfloat16, 32>(float (&d)[
         "%16, %17, 1, 1, 1, 0, 0;\n"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
           "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15])
+        : "l"(a), "l"(b));
+}
+template <> __device__ __forceinline__ void wgmma<__half, 48>(float (&d)[24], uint64_t a, uint64_t b) {
+    asm volatile(
+        "wgmma.mma_async.sync.aligned.m64n48k16.f32.f16.f16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23}, "
+        "%24, %25, 1, 1, 1, 0, 0;\n"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
+          "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
+          "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23])
+        : "l"(a), "l"(b));
+}
+template <> __device__ __forceinline__ void wgmma<__nv_bfloat16, 48>(float (&d)[24], uint64_t a, uint64_t b) {
+    asm volatile(
+        "wgmma.mma_async.sync.aligned.m64n48k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23}, "
+        "%24, %25, 1, 1, 1, 0, 0;\n"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
+          "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
+          "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23])
         : "l"(a), "l"(b));
 }
 template <> __device__ __forceinline__ void wgmma<__half, 64>(float (&d)[32], uint64_t a, uint64_t b) {

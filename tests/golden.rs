@@ -2,7 +2,7 @@
 mod common;
 
 use candle_core::{DType, Device, Tensor};
-use mirage::model::{Reference, Weights};
+use mirage::model::{Reference, SEQUENCE, Weights};
 use mirage::stages::{LADDER, StageSet, StageSpec};
 use std::collections::HashMap;
 
@@ -25,7 +25,7 @@ fn run(spec: &str) -> anyhow::Result<Vec<(String, f64)>> {
     ops.probe.keep_activations();
     let step = network.forward(&ops, &x, 25.0, &previous)?;
     let activations = ops.probe.take_activations();
-    let sequence = Tensor::stack(&network.sequence(&ops, &x, &previous)?, 0)?;
+    let sequence = Tensor::stack(&network.sequence(&ops, &x, &SEQUENCE, &previous)?, 0)?;
     let mut errors = vec![];
     for (name, want) in &golden {
         let got = match name.as_str() {

@@ -10,6 +10,8 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from filters import blur
+
 BLOCK = 4
 STYLE_TOKENS = 4
 MEMORY_GRID = 4
@@ -117,14 +119,24 @@ def memory_cells(frame, output):
     return cells.flatten(2).transpose(1, 2)
 
 
+# How much of a new frame is kept: STILL where the input stands still, up to MOVING where it moves.
+STILL, MOVING, CHANGE = 0.15, 0.95, 0.02
+
+
+def new_share(frame, before):
+    """The share of the new frame at each pixel (b, 1, h, w), by how much the input has changed since the last frame."""
+    change = blur((frame - before).abs().mean(1, keepdim=True), 1.0)
+    return STILL + (MOVING - STILL) * change**2 / (change**2 + CHANGE**2)
+
+
 class Stream:
     """The model over time, the way the engine runs it: history, context memory, a few steps a frame."""
 
-    def __init__(self, model, weights, steps=2, history_noise=100, memory_ring=3, memory_every=30, blend=0.95, seed=0):
+    def __init__(self, model, weights, steps=2, history_noise=100, memory_ring=3, memory_every=30, blend=None, seed=0):
         self.model, self.weights, self.steps, self.h = model, weights, steps, history_noise
         self.ring, self.every, self.blend = memory_ring, memory_every, blend
         self.generator = torch.Generator().manual_seed(seed)
-        self.newer = self.older = None
+        self.newer = self.older = self.before = None
         self.memory, self.count = [], 0
 
     def noise(self, like):
@@ -133,6 +145,7 @@ class Stream:
     def remember(self, frame, output):
         """Take (frame, output) as the latest frame of this stream, drawn by the model or given."""
         self.newer, self.older = output, output if self.newer is None else self.newer
+        self.before = frame
         if self.ring > 0 and self.count % self.every == 0:
             self.memory.append(memory_cells(frame, output))
             if len(self.memory) > 1 + self.ring:
@@ -154,6 +167,7 @@ class Stream:
         tokens = model.tokens(self.weights, memory)
         output = model.sample(self.noise(frame), times, frame, newer, older, h, tokens)
         if self.newer is not None:
-            output = self.newer + (output - self.newer) * self.blend
+            share = new_share(frame, self.before) if self.blend is None else self.blend
+            output = self.newer + (output - self.newer) * share
         self.remember(frame, output)
         return output

@@ -102,10 +102,24 @@ class Reference(nn.Module):
         self.unets = nn.ModuleList([UNet(4, 3, base), UNet(3, 3, base // 2)])
         self.temporal_processor = nn.Sequential(HeavyConvBlock(6, base), Attention(base), HeavyConvBlock(base, 3))
 
+    def images(self, x, planes):
+        return self.unets[1](self.unets[0](torch.cat([x, planes], 1)))
+
+    def temporal(self, image, previous):
+        return self.temporal_processor(torch.cat([image, previous], 1))
+
     def forward(self, x, timestep, previous):
         plane = (timestep / TIMESTEPS).to(x.dtype).expand_as(x[:, :1])
-        y = self.unets[1](self.unets[0](torch.cat([x, plane], 1)))
-        return self.temporal_processor(torch.cat([y, previous], 1))
+        return self.temporal(self.images(x, plane), previous)
+
+    def together(self, x, times, previous):
+        """A sequence in which the U-Nets, which see nothing of what the calls draw, have all timesteps in one batch."""
+        planes = torch.cat([(t / TIMESTEPS).to(x.dtype).expand_as(x[:, :1]) for t in times])
+        outputs = []
+        for image in self.images(x.repeat(len(times), 1, 1, 1), planes).split(len(x)):
+            previous = self.temporal(image, previous)
+            outputs.append(previous)
+        return torch.stack(outputs)
 
 
 def timesteps(calls, device, span=TIMESTEPS):
@@ -357,6 +371,17 @@ def prepare(args, device, weights, variant):
     def sequence(done=lambda: None):
         return in_sequence(forward, x, previous, times, done)
 
+    if args.together:
+        whole = model.together
+        if variant.compiled:
+            fast = torch.compile(whole, mode="reduce-overhead" if device.type == "cuda" else "default")
+            whole = lambda *given: fast(*given).clone()
+
+        def sequence(done=lambda: None):
+            outputs = whole(x, times, previous)
+            done()
+            return outputs
+
     middle = torch.tensor(25.0, device=device)
     return (lambda: forward(x, middle, previous)), sequence
 
@@ -380,7 +405,7 @@ def time_variant(args, device, weights, variant, exact):
         sequence(clock.mark)
         laps = clock.laps()
         sequences.append(sum(laps))
-        calls += [] if variant.graph else laps
+        calls += [] if variant.graph or args.together else laps
     say(name=variant.name, ms_per_sequence=sequences, ms_per_call=calls, peak_memory_bytes=memory.peak(), largest_error=error)
 
 
@@ -448,6 +473,7 @@ def main():
     option("--size", type=int, help="width and height")
     option("--batch", type=int, default=1)
     option("--calls", type=int, default=5, help="calls of the network in a sequence")
+    option("--together", action="store_true", help="all timesteps of a sequence through the U-Nets at once (reference network)")
     option("--runs", type=int, default=20, help="counted sequences of each variant")
     option("--warmup", type=int, default=2, help="sequences before them that are not counted")
     option("--limit", type=float, default=60.0, help="seconds after which a variant has been measured enough")

@@ -106,7 +106,10 @@ pub fn callers(row: &Row) -> String {
 pub fn work(w: &Work) -> String {
     match w.model.as_str() {
         OPS => format!("{OPS} with random inputs and weights"),
-        model => format!("{model} at {}x{}, batch {}, {} calls a sequence", w.width, w.height, w.batch, w.steps),
+        model => {
+            let how = if w.together { ", what they do not depend on worked out for all at once" } else { "" };
+            format!("{model} at {}x{}, batch {}, {} calls a sequence{how}", w.width, w.height, w.batch, w.steps)
+        }
     }
 }
 

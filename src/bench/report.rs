@@ -39,6 +39,9 @@ pub struct Work {
     pub batch: usize,
     /// Calls of the network in one sequence.
     pub steps: usize,
+    /// Whether what does not depend on what the calls draw was worked out for all of them at once.
+    #[serde(default)]
+    pub together: bool,
     /// The device.
     pub device: String,
 }
@@ -245,6 +248,7 @@ pub(crate) mod tests {
             height: 64,
             batch: 1,
             steps: 5,
+            together: false,
             device: "cpu".into(),
         };
         let build = Build { version: "0.1.0 (abc)".into() };

@@ -1,7 +1,7 @@
 //! `mirage eval`: one call and one sequence of the reference network on given inputs, to compare with the original.
 use super::options::{DeviceSpec, WeightsOption};
 use super::{Verdict, output};
-use crate::model::{Reference, SafetensorsFile};
+use crate::model::{Reference, SEQUENCE, SafetensorsFile};
 use crate::stages::StageSpec;
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Tensor};
@@ -68,7 +68,7 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
     let (x, previous) = (input("x")?, input("previous")?);
     let network = Reference::checked(&ops, &arguments.weights.open(&device)?, arguments.base_channels)?;
     let step = network.forward(&ops, &x, STEP, &previous)?;
-    let sequence = Tensor::stack(&network.sequence(&ops, &x, &previous)?, 0)?;
+    let sequence = Tensor::stack(&network.sequence(&ops, &x, &SEQUENCE, &previous)?, 0)?;
 
     let plain = |t: Tensor| t.to_dtype(DType::F32)?.to_device(&candle_core::Device::Cpu)?.contiguous();
     let drawn = HashMap::from([("step_t25", plain(step)?), ("sequence", plain(sequence)?)]);

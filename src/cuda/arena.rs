@@ -78,7 +78,9 @@ mod tests {
                 }
                 let mut places: Vec<_> = live
                     .iter()
-                    .map(|(address, bytes)| (arena.offset(*address).unwrap(), arena.offset(address + bytes - 1).unwrap()))
+                    .map(|(address, bytes)| {
+                        (arena.offset(*address).unwrap(), arena.offset(address + bytes - 1).unwrap())
+                    })
                     .collect();
                 places.sort_unstable();
                 assert!(places.windows(2).all(|pair| pair[0].1 < pair[1].0), "{places:?}");

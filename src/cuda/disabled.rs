@@ -2,7 +2,7 @@
 use super::{Grid, Memory, Params, TensorMap};
 use crate::ops::graphs::Graphs;
 use crate::{Error, Result};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,7 +89,7 @@ pub fn address(_: &Tensor) -> candle_core::Result<u64> {
 ///
 /// # Errors
 /// Always: this build has no CUDA.
-pub fn tensor_map(_: &Tensor, _dims: &[usize], _boxes: &[usize]) -> candle_core::Result<TensorMap> {
+pub fn tensor_map(_address: u64, _: DType, _dims: &[usize], _boxes: &[usize]) -> candle_core::Result<TensorMap> {
     not_in_this_build()
 }
 
@@ -138,4 +138,17 @@ impl Timer {
     pub fn stop(self) -> candle_core::Result<Duration> {
         match self.0 {}
     }
+}
+
+/// Whether work on the device is being recorded.
+///
+/// # Errors
+/// None in this build, which records nothing.
+pub fn recording(_: &Device) -> candle_core::Result<bool> {
+    Ok(false)
+}
+
+/// A digest of the kernels in this build, which has none.
+pub fn kernels_digest() -> String {
+    String::new()
 }

@@ -11,7 +11,10 @@ mod imp;
 #[path = "enabled/mod.rs"]
 mod imp;
 
-pub use imp::{COMPILED, Kernel, Kernels, Timer, address, card, device, graphs, memory, processors, tensor_map};
+pub use imp::{
+    COMPILED, Kernel, Kernels, Timer, address, card, device, graphs, kernels_digest, memory, processors, recording,
+    tensor_map,
+};
 
 #[cfg(feature = "flash-attn-cuda")]
 #[path = "enabled/flash_attn.rs"]

@@ -11,7 +11,7 @@ pub mod weights;
 
 pub use live::Live;
 pub(crate) use live::memory_cells;
-pub use reference::Reference;
+pub use reference::{Reference, SEQUENCE};
 pub use safetensors_file::SafetensorsFile;
 pub use spec::{ModelSpec, PRESETS, Preset};
 pub use style::StyleMix;
@@ -84,6 +84,18 @@ pub trait FrameNetwork: Send + Sync {
     /// # Errors
     /// Shapes that the network does not take.
     fn call(&self, ops: &Ops, x: &Tensor, timestep: f64, condition: &Condition) -> Result<Tensor>;
+    /// Calls at `timesteps` on one frame, each given the output of the one before it as the frame drawn before; the last output. For a
+    /// network without styles. What does not depend on what other calls drew may be worked out for all at once.
+    ///
+    /// # Errors
+    /// Shapes that the network does not take.
+    fn sequence(&self, ops: &Ops, x: &Tensor, timesteps: &[f64], previous: &Tensor) -> Result<Tensor> {
+        let mut y = previous.clone();
+        for timestep in timesteps {
+            y = call_alone(self, ops, x, *timestep, &y)?;
+        }
+        Ok(y)
+    }
 }
 
 /// One call with everything that it is conditioned on worked out anew: the frame is `x`, the history `previous`, the style
@@ -91,8 +103,8 @@ pub trait FrameNetwork: Send + Sync {
 ///
 /// # Errors
 /// Shapes that the network does not take.
-pub fn call_alone(
-    network: &dyn FrameNetwork,
+pub fn call_alone<N: FrameNetwork + ?Sized>(
+    network: &N,
     ops: &Ops,
     x: &Tensor,
     timestep: f64,
@@ -134,5 +146,10 @@ impl FrameNetwork for Reference {
 
     fn call(&self, ops: &Ops, x: &Tensor, timestep: f64, condition: &Condition) -> Result<Tensor> {
         self.forward(ops, x, timestep, &condition.planes)
+    }
+
+    fn sequence(&self, ops: &Ops, x: &Tensor, timesteps: &[f64], previous: &Tensor) -> Result<Tensor> {
+        let mut outputs = Self::sequence(self, ops, x, timesteps, previous)?;
+        outputs.pop().ok_or_else(|| crate::Error::Model("a sequence of no calls draws nothing".into()))
     }
 }

@@ -74,9 +74,8 @@ impl HeavyConvBlock {
 struct Attention {
     name: String,
     norm1: Layer<dyn LayerNormKernel>,
-    q_proj: Layer<dyn LinearKernel>,
-    k_proj: Layer<dyn LinearKernel>,
-    v_proj: Layer<dyn LinearKernel>,
+    /// `q_proj`, `k_proj` and `v_proj`, which read the same input, as one.
+    qkv_proj: Layer<dyn LinearKernel>,
     out_proj: Layer<dyn LinearKernel>,
     norm2: Layer<dyn LayerNormKernel>,
     ffn_in: Layer<dyn LinearKernel>,
@@ -96,12 +95,16 @@ impl Attention {
             let (weight, bias) = (w.get((outputs, inputs), "weight")?, Some(w.get(outputs, "bias")?));
             Ok(ops.prepare_linear(w.path(), LinearParams { weight, bias, activation })?)
         };
+        let parts = ["q_proj", "k_proj", "v_proj"];
+        let qkv = LinearParams {
+            weight: w.stacked(&parts, (channels, channels), "weight")?,
+            bias: Some(w.stacked(&parts, channels, "bias")?),
+            activation: Activation::None,
+        };
         Ok(Self {
             name: w.path().to_owned(),
             norm1: norm("norm1")?,
-            q_proj: linear("q_proj", channels, channels, Activation::None)?,
-            k_proj: linear("k_proj", channels, channels, Activation::None)?,
-            v_proj: linear("v_proj", channels, channels, Activation::None)?,
+            qkv_proj: ops.prepare_linear(w.pp("qkv_proj").path(), qkv)?,
             out_proj: linear("out_proj", channels, channels, Activation::None)?,
             norm2: norm("norm2")?,
             ffn_in: linear("ffn.0", channels, 4 * channels, Activation::Gelu)?,
@@ -113,13 +116,11 @@ impl Attention {
     fn forward(&self, ops: &Ops, x: &Tensor) -> Result<Tensor> {
         let (b, c, h, w) = x.dims4()?;
         let x = x.permute((0, 2, 3, 1))?.reshape((b, h * w, c))?; // (b, tokens, c)
-        let heads = |t: Tensor| t.reshape((b, h * w, HEADS, c / HEADS))?.transpose(1, 2); // (b, heads, tokens, head_dim)
 
-        let y = ops.layer_norm(&self.norm1, &x)?;
-        let q = heads(ops.linear(&self.q_proj, &y, None)?)?;
-        let k = heads(ops.linear(&self.k_proj, &y, None)?)?;
-        let v = heads(ops.linear(&self.v_proj, &y, None)?)?;
-        let y = ops.attention(&self.name, &q, &k, &v, 1.0 / ((c / HEADS) as f64).sqrt())?;
+        let y = ops.linear(&self.qkv_proj, &ops.layer_norm(&self.norm1, &x)?, None)?;
+        let y = y.reshape((b, h * w, 3, HEADS, c / HEADS))?;
+        let heads = |i: usize| y.narrow(2, i, 1)?.squeeze(2)?.transpose(1, 2); // (b, heads, tokens, head_dim)
+        let y = ops.attention(&self.name, &heads(0)?, &heads(1)?, &heads(2)?, 1.0 / ((c / HEADS) as f64).sqrt())?;
         let y = y.transpose(1, 2)?.reshape((b, h * w, c))?; // (b, tokens, c)
         let x = ops.linear(&self.out_proj, &y, Some(&x))?;
 
@@ -241,34 +242,57 @@ impl Reference {
     /// # Errors
     /// Shapes that the network does not take, and whatever an op finds wrong.
     pub fn forward(&self, ops: &Ops, x: &Tensor, timestep: f64, previous: &Tensor) -> Result<Tensor> {
-        let (b, c, h, w) = x.dims4()?;
-        if c != 3 || h % MULTIPLE != 0 || w % MULTIPLE != 0 || h * w == 0 || previous.dims() != x.dims() {
-            return Err(Error::Model(format!(
-                "the reference network takes two (batch, 3, height, width) with sides that divide by {MULTIPLE}, not {:?} and {:?}",
-                x.dims(),
-                previous.dims()
-            )));
-        }
-        let plane =
-            Tensor::full((timestep / TIMESTEPS as f64) as f32, (b, 1, h, w), x.device())?.to_dtype(x.dtype())?;
-        let y = self.unets[0].forward(ops, x, Some(&plane))?;
-        let y = self.unets[1].forward(ops, &y, None)?;
-        let y = self.temporal_processor.0.forward(ops, &y, Some(previous))?;
-        let y = self.temporal_processor.1.forward(ops, &y)?;
-        self.temporal_processor.2.forward(ops, &y, None)
+        self.temporal(ops, &self.images(ops, x, &[timestep])?, previous)
     }
 
-    /// One sequence: five calls, each feeding its output to the next as `previous` while `x` stays; all five outputs.
+    /// One sequence: calls at `timesteps`, each feeding its output to the next as `previous` while `x` stays; all outputs. The U-Nets see
+    /// nothing of what other calls drew, so all timesteps go through them at once, and their weights are read once.
     ///
     /// # Errors
     /// As for [`forward`](Self::forward).
-    pub fn sequence(&self, ops: &Ops, x: &Tensor, previous: &Tensor) -> Result<Vec<Tensor>> {
-        let mut outputs: Vec<Tensor> = Vec::with_capacity(SEQUENCE.len());
-        for timestep in SEQUENCE {
-            let y = self.forward(ops, x, timestep, outputs.last().unwrap_or(previous))?;
-            outputs.push(y);
+    pub fn sequence(&self, ops: &Ops, x: &Tensor, timesteps: &[f64], previous: &Tensor) -> Result<Vec<Tensor>> {
+        let (images, batch) = (self.images(ops, x, timesteps)?, x.dim(0)?);
+        let mut outputs: Vec<Tensor> = Vec::with_capacity(timesteps.len());
+        for i in 0..timesteps.len() {
+            let y = images.narrow(0, i * batch, batch)?;
+            outputs.push(self.temporal(ops, &y, outputs.last().unwrap_or(previous))?);
         }
         Ok(outputs)
+    }
+
+    /// What the U-Nets make of `x` at each of the timesteps, one after another: `(timesteps * b, 3, h, w)`.
+    fn images(&self, ops: &Ops, x: &Tensor, timesteps: &[f64]) -> Result<Tensor> {
+        let (b, c, h, w) = x.dims4()?;
+        if c != 3 || h % MULTIPLE != 0 || w % MULTIPLE != 0 || h * w == 0 || timesteps.is_empty() {
+            return Err(Error::Model(format!(
+                "the reference network takes (batch, 3, height, width) with sides that divide by {MULTIPLE}, not {:?}, and at least one timestep",
+                x.dims()
+            )));
+        }
+        let plane = |t: &f64| -> Result<Tensor> {
+            Ok(Tensor::full((t / TIMESTEPS as f64) as f32, (b, 1, h, w), x.device())?.to_dtype(x.dtype())?)
+        };
+        let planes = timesteps.iter().map(plane).collect::<Result<Vec<_>>>()?;
+        let (x, planes) = match &planes[..] {
+            [one] => (x.clone(), one.clone()),
+            several => (Tensor::cat(&vec![x; several.len()], 0)?, Tensor::cat(several, 0)?),
+        };
+        let y = self.unets[0].forward(ops, &x, Some(&planes))?;
+        self.unets[1].forward(ops, &y, None)
+    }
+
+    /// One call's output from what the U-Nets made of its frame.
+    fn temporal(&self, ops: &Ops, image: &Tensor, previous: &Tensor) -> Result<Tensor> {
+        if previous.dims() != image.dims() {
+            return Err(Error::Model(format!(
+                "the frame before is {:?} where {:?} is drawn: both must have one shape",
+                previous.dims(),
+                image.dims()
+            )));
+        }
+        let y = self.temporal_processor.0.forward(ops, image, Some(previous))?;
+        let y = self.temporal_processor.1.forward(ops, &y)?;
+        self.temporal_processor.2.forward(ops, &y, None)
     }
 }
 

@@ -161,4 +161,20 @@ impl<'a> Scope<'a> {
     pub fn get(&self, shape: impl Into<Shape>, name: &str) -> Result<Tensor> {
         self.weights.get(shape.into(), self.pp(name).path)
     }
+
+    /// The tensors `name` of several layers, each of this shape, one below the other: layers that read the same input run as one.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub fn stacked(&self, layers: &[&str], shape: impl Into<Shape>, name: &str) -> Result<Tensor> {
+        let shape = shape.into();
+        let parts = layers.iter().map(|layer| self.pp(layer).get(shape.clone(), name)).collect::<Result<Vec<_>>>()?;
+        if let (Source::Shapes, [first, ..]) = (&self.weights.source, &parts[..]) {
+            // a copy would occupy memory before anybody knows whether a file holds as much
+            let mut dims = shape.into_dims();
+            dims[0] *= parts.len();
+            return Ok(first.flatten_all()?.narrow(0, 0, 1)?.squeeze(0)?.broadcast_as(dims)?);
+        }
+        Ok(Tensor::cat(&parts, 0)?)
+    }
 }

@@ -1,5 +1,5 @@
 //! What a stream is set to, and what each network is usually set to.
-use super::blend::BlendRule;
+use super::blend::{BlendRule, MotionBlend};
 use super::memory::MemoryConfig;
 use crate::diffusion::{BetaSchedule, Sampler};
 use crate::model::FrameNetwork;
@@ -57,8 +57,8 @@ impl StreamConfig {
                 sampling: Sampling::Restyle,
                 strength: 1.0,
                 memory: MemoryConfig { frames: 4, every: 30, weight: 0.0 },
-                // a little of the frame before takes the flicker out of what is drawn anew each time
-                blend: BlendRule::Fixed(0.95),
+                // what the frame before keeps takes the flicker out of what is drawn anew each time
+                blend: BlendRule::Motion(MotionBlend { still: 0.15, moving: 0.95, change: 0.03 }),
                 style: (0..restyling.styles.len()).map(|i| if i == 1 { 1.0 } else { 0.0 }).collect(),
                 ..common
             },

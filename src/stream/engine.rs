@@ -19,6 +19,8 @@ struct State {
     index: u64,
     /// How many frames were drawn since the style was set.
     since: u64,
+    /// The input of the frame drawn last.
+    before: Option<Tensor>,
     /// The frames drawn last, newest at the end.
     history: History<Tensor>,
     memory: Memory,
@@ -29,13 +31,14 @@ const HISTORY: usize = 2;
 
 impl State {
     fn new(memory: MemoryConfig) -> Self {
-        Self { index: 0, since: 0, history: History::new(HISTORY), memory: Memory::new(memory) }
+        Self { index: 0, since: 0, before: None, history: History::new(HISTORY), memory: Memory::new(memory) }
     }
 
     /// Takes in what was drawn of a frame.
     fn push(&mut self, frame: &Tensor, drawn: &Tensor) -> Result<()> {
         self.memory.store(frame, drawn, self.since)?;
         self.history.push(drawn.clone());
+        self.before = Some(frame.clone());
         self.since += 1;
         self.index += 1;
         Ok(())
@@ -128,8 +131,8 @@ impl Stream {
     /// Back to the first frame.
     pub fn reset(&mut self) {
         // taken apart, so that a field added later cannot be forgotten here
-        let State { index, since, history, memory } = &mut self.state;
-        (*index, *since) = (0, 0);
+        let State { index, since, before, history, memory } = &mut self.state;
+        (*index, *since, *before) = (0, 0, None);
         history.reset();
         *memory = Memory::new(self.config.memory);
     }
@@ -169,6 +172,8 @@ impl Stream {
         }
         let inputs = Inputs {
             frame: frame.clone(),
+            // where a style has just come in, nothing drawn before is mixed with it
+            before: state.before.clone().filter(|_| !state.history.is_empty()),
             history: state.history.iter().rev().cloned().collect(),
             memory: state.memory.entries().cloned().collect(),
             noise: self.noise(frame, state)?,
@@ -207,18 +212,16 @@ impl Stream {
             (Some(plan), None) => self.image_to_image(plan, frame, before, &mut noise)?,
         };
         let recalled = recall(&self.ops, &inputs.memory, self.config.memory.weight, &drawn)?;
-        let blended = self.config.blend.apply(&self.ops, &recalled, previous)?;
+        let moved = [&inputs.frame, inputs.before.as_ref().unwrap_or(&inputs.frame)];
+        let blended = self.config.blend.apply(&self.ops, &recalled, previous, moved)?;
         // what leaves the range once would be fed back for ever; a restyled frame was cut to it by its last step
         if self.restyle.is_some() { Ok(blended) } else { Ok(blended.clamp(-1f32, 1f32)?) }
     }
 
     fn sequence(&self, frame: &Tensor, previous: &Tensor) -> Result<Tensor> {
         let spacing = self.network.timesteps() as f64 / self.config.steps as f64;
-        let mut y = previous.clone();
-        for i in 0..self.config.steps {
-            let condition = self.network.condition(&self.ops, &without_style(frame, &y))?;
-            y = self.network.call(&self.ops, frame, i as f64 * spacing, &condition)?;
-        }
+        let timesteps: Vec<f64> = (0..self.config.steps).map(|i| i as f64 * spacing).collect();
+        let y = self.network.sequence(&self.ops, frame, &timesteps, previous)?;
         // strength as a share: this way of drawing adds no noise that could stand for it
         Ok((frame + ((y - frame)? * self.config.strength)?)?)
     }

@@ -7,6 +7,8 @@ use candle_core::{DType, Tensor};
 pub(super) struct Inputs {
     /// `(batch, 3, height, width)` in f32.
     pub frame: Tensor,
+    /// The input of the frame drawn last, likewise, where there is one.
+    pub before: Option<Tensor>,
     /// The frames drawn last, newest first, in the storage type.
     pub history: Vec<Tensor>,
     /// What the context memory keeps, oldest first.
@@ -18,6 +20,7 @@ pub(super) struct Inputs {
 /// How many tensors of which kind there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Counts {
+    before: bool,
     history: usize,
     memory: usize,
     /// Whether each stored frame has patches.
@@ -28,6 +31,7 @@ pub(super) struct Counts {
 impl Inputs {
     pub fn counts(&self) -> Counts {
         Counts {
+            before: self.before.is_some(),
             history: self.history.len(),
             memory: self.memory.len(),
             patches: self.memory.iter().any(|entry| entry.patches.is_some()),
@@ -43,12 +47,14 @@ impl Inputs {
         };
         let memory = self.memory.iter().flat_map(stored);
         let frame = std::iter::once(self.frame.clone());
+        let frame = frame.chain(self.before.iter().cloned());
         frame.chain(self.history.iter().cloned()).chain(memory).chain(self.noise.iter().cloned()).collect()
     }
 
     /// The inputs that `tensors`, so many of each kind, stand for.
     pub fn of(tensors: &[Tensor], counts: Counts) -> Self {
         let (frame, rest) = tensors.split_at(1);
+        let (before, rest) = rest.split_at(usize::from(counts.before));
         let (history, rest) = rest.split_at(counts.history);
         let each = if counts.patches { 3 } else { 1 };
         let (memory, noise) = rest.split_at(counts.memory * each);
@@ -56,6 +62,7 @@ impl Inputs {
             |t: &[Tensor]| Entry { cells: t[0].clone(), patches: counts.patches.then(|| (t[1].clone(), t[2].clone())) };
         Self {
             frame: frame[0].clone(),
+            before: before.first().cloned(),
             history: history.to_vec(),
             memory: memory.chunks(each).map(entry).collect(),
             noise: noise.to_vec(),
@@ -91,9 +98,10 @@ mod tests {
             cells: number(n),
             patches: patches.then(|| (number(n + 0.1), number(n + 0.2))),
         };
-        for patches in [false, true] {
+        for (patches, before) in [(false, None), (true, Some(number(1.5)))] {
             let inputs = Inputs {
                 frame: number(1.0),
+                before,
                 history: vec![number(2.0)],
                 memory: vec![entry(3.0, patches), entry(4.0, patches)],
                 noise: vec![number(5.0), number(6.0), number(7.0)],

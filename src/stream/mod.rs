@@ -11,7 +11,7 @@ pub mod noise;
 pub mod pacing;
 mod restyle;
 
-pub use blend::{BlendNetwork, BlendRule};
+pub use blend::{BlendNetwork, BlendRule, MotionBlend};
 pub use config::{Sampling, StreamConfig};
 pub use engine::Stream;
 pub use memory::{Memory, MemoryConfig};

@@ -1,7 +1,10 @@
 //! Weeks 4 and 9 to 12: kernels that say each instruction themselves, for compute capability 9.0 (H100, H200).
 //!
 //! Convolutions and linear layers ask for whole boxes of memory with one instruction, and multiply them out of shared memory:
-//! `cuda-kernels/conv2d_hopper.cu`, whose instructions are those of `cuda-kernels/hopper.cuh`.
+//! `cuda-kernels/conv2d_hopper.cu`, whose instructions are those of `cuda-kernels/hopper.cuh`. Attention reads short heads where the
+//! projection left them: `cuda-kernels/attention.cu`.
+mod attention;
+
 use crate::ops::Ops;
 use crate::stages::tensor_cores::{Layers, TensorCores};
 use crate::{Error, Result};
@@ -11,7 +14,7 @@ use std::sync::Arc;
 /// The name in the probe.
 const STAGE: &str = "custom-ptx";
 
-/// Replaces convolutions and linear layers.
+/// Replaces convolutions, linear layers and attention.
 ///
 /// # Errors
 /// Storage in f32, a card other than those of compute capability 9.0, or a driver that cannot load the kernels.
@@ -20,5 +23,6 @@ pub fn install(ops: Ops) -> Result<Ops> {
         return Err(Error::Stage("custom-ptx takes half precision: add fp16 to --stages".into()));
     }
     let layers = Arc::new(Layers { stage: STAGE, cores: Arc::new(TensorCores::load_hopper(&ops.device, ops.dtype)?) });
-    Ok(Ops { conv2d: layers.clone(), geglu: layers.clone(), linear: layers, ..ops })
+    let attention = Arc::new(attention::ShortHeads::load(&ops.device, ops.dtype, ops.attention)?);
+    Ok(Ops { attention, conv2d: layers.clone(), geglu: layers.clone(), linear: layers, ..ops })
 }

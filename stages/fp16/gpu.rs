@@ -9,7 +9,7 @@ use crate::ops::conv2d::{Conv2d, Conv2dInput, Conv2dKernel, Conv2dParams};
 use crate::ops::geglu::{Geglu, GegluKernel, GegluParams};
 use crate::ops::linear::{Linear, LinearKernel, LinearParams};
 use crate::stages::tensor_cores::{
-    Ending, Epilogue, Input, PackedWeights, TensorCores, fold_batch_norm, interleave_gates, type_name,
+    Ending, Epilogue, Input, PackedWeights, TensorCores, by_eights, fold_batch_norm, interleave_gates, type_name,
 };
 use candle_core::{DType, Result, Tensor};
 use std::sync::Arc;
@@ -28,11 +28,6 @@ struct Layer {
     padding: usize,
 }
 
-/// `(batch, channels, height, width)` to `(batch, height, width, channels)`, without a copy where it lies so.
-fn channels_last(t: &Tensor) -> Result<Tensor> {
-    t.permute((0, 2, 3, 1))?.contiguous()
-}
-
 impl Conv2d for Sums {
     fn stage(&self) -> &'static str {
         STAGE
@@ -49,8 +44,8 @@ impl Conv2d for Sums {
         Ok(Box::new(Layer {
             weights: PackedWeights::conv2d(&p.weight, self.0.dtype())?,
             cores: self.0.clone(),
-            scale,
-            bias,
+            scale: scale.map(|scale| by_eights(&scale, 0)).transpose()?,
+            bias: bias.map(|bias| by_eights(&bias, 0)).transpose()?,
             ending: p.activation.into(),
             stride: p.stride,
             padding: p.padding,
@@ -60,18 +55,16 @@ impl Conv2d for Sums {
 
 impl Conv2dKernel for Layer {
     fn run(&self, input: Conv2dInput<'_>) -> Result<Tensor> {
-        let (x, skip) = (channels_last(input.x)?, input.skip.map(channels_last).transpose()?);
         let shift = input.shift.map(Tensor::contiguous).transpose()?;
-        let residual = input.residual.map(channels_last).transpose()?;
-        let input = Input { x: &x, skip: skip.as_ref(), stride: self.stride, padding: self.padding };
         let epilogue = Epilogue {
             scale: self.scale.as_ref(),
             bias: self.bias.as_ref(),
             shift: shift.as_ref(),
             ending: self.ending,
-            residual: residual.as_ref(),
+            residual: input.residual,
         };
-        self.cores.unfused(&self.weights, input, epilogue)?.permute((0, 3, 1, 2))
+        let input = Input { x: input.x, skip: input.skip, stride: self.stride, padding: self.padding };
+        self.cores.unfused(&self.weights, input, epilogue)
     }
 }
 
@@ -81,7 +74,7 @@ impl Layer {
             weights: PackedWeights::linear(weight, cores.dtype())?,
             cores: cores.clone(),
             scale: None,
-            bias: bias.map(|bias| bias.to_dtype(DType::F32)).transpose()?,
+            bias: bias.map(|bias| by_eights(&bias.to_dtype(DType::F32)?, 0)).transpose()?,
             ending,
             stride: 1,
             padding: 0,
@@ -93,7 +86,7 @@ impl Layer {
         let mut shape = x.dims().to_vec();
         let inputs = shape.pop().unwrap_or(1);
         shape.push(outputs);
-        let pixel = |t: &Tensor, channels: usize| t.reshape((t.elem_count() / channels, 1, 1, channels))?.contiguous();
+        let pixel = |t: &Tensor, channels: usize| t.reshape((t.elem_count() / channels, channels, 1, 1));
         let (x, residual) = (pixel(x, inputs)?, residual.map(|r| pixel(r, outputs)).transpose()?);
         let input = Input { x: &x, skip: None, stride: 1, padding: 0 };
         let bias = self.bias.as_ref();

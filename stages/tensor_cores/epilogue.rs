@@ -1,14 +1,15 @@
 //! The epilogue as a pass of its own over the sums.
-use super::{Ending, TensorCores};
+use super::picture::Picture;
+use super::{Ending, TensorCores, by_eights};
 use crate::cuda::{self, Grid, Params};
 use candle_core::{DType, Result, Tensor};
 
 /// What is done to sums: `ending(sums · scale + bias + shift) + residual`.
 #[derive(Clone, Copy)]
 pub struct Epilogue<'a> {
-    /// `(outputs)` in f32.
+    /// `(outputs)` in f32, [by eights](super::by_eights).
     pub scale: Option<&'a Tensor>,
-    /// `(outputs)` in f32.
+    /// Likewise.
     pub bias: Option<&'a Tensor>,
     /// `(batch, outputs)` in the storage type.
     pub shift: Option<&'a Tensor>,
@@ -38,7 +39,7 @@ struct EpilogueParams {
 unsafe impl Params for EpilogueParams {}
 
 impl TensorCores {
-    /// Finishes the sums of a layer, `(batch, height, width, outputs)` in f32, and rounds them to the storage type.
+    /// Finishes the sums of a layer, `(batch, height, width, outputs by eights)` in f32, and rounds them to the storage type.
     ///
     /// # Errors
     /// Tensors that do not fit one another.
@@ -53,6 +54,11 @@ impl TensorCores {
                 candle_core::bail!("an epilogue was given {:?} {:?}, not {dtype:?} {shape:?}", t.dtype(), t.dims())
             }
         };
+        let shift = epilogue.shift.map(|shift| by_eights(shift, 1)).transpose()?;
+        let residual = epilogue.residual.map(|residual| self.picture(residual)).transpose()?;
+        if let Some(residual) = residual.as_ref().filter(|residual| residual.dims != shape) {
+            candle_core::bail!("a residual of {:?} cannot be added to {shape:?}", residual.dims);
+        }
         // SAFETY: the kernel below writes every value before the stream reads one.
         let y = unsafe { Tensor::empty(&shape[..], self.dtype, sums.device()) }?;
         let int = |n: usize| i32::try_from(n).map_err(candle_core::Error::wrap);
@@ -60,8 +66,8 @@ impl TensorCores {
             sums: operand(Some(sums), sums.dims(), DType::F32)?,
             scale: operand(epilogue.scale, &[outputs], DType::F32)?,
             bias: operand(epilogue.bias, &[outputs], DType::F32)?,
-            shift: operand(epilogue.shift, &[batch, outputs], self.dtype)?,
-            residual: operand(epilogue.residual, &shape, self.dtype)?,
+            shift: operand(shift.as_ref(), &[batch, outputs], self.dtype)?,
+            residual: residual.as_ref().map_or(Ok(0), Picture::address)?,
             y: cuda::address(&y)?,
             pixels: int(batch * height * width)?,
             outputs: int(outputs)?,

@@ -1,32 +1,59 @@
-//! The layers that compute capability 9.0 takes in its own way: `cuda-kernels/conv2d_hopper.cu`.
-use super::{Ending, Input, PREFETCHED, PackedWeights, lock, type_name};
+//! The layers that compute capability 9.0 takes in its own way: `cuda-kernels/conv2d_hopper.cu` and `conv3x3_hopper.cu`.
+use super::picture::Picture;
+use super::{Ending, PREFETCHED, PackedWeights, type_name};
 use crate::cuda::{self, Grid, Kernel, Kernels, Params, TensorMap};
 use candle_core::{DType, Device, Result, Tensor};
+use serde::{Deserialize, Serialize};
 
 /// Channels of a step: 128 bytes of a pixel, as far as the swizzle of shared memory reaches.
 const CHUNK: usize = 64;
 /// Blocks of a cluster at most, on every card.
 const WIDEST_CLUSTER: usize = 8;
 
-/// A tile of `conv2d_hopper.cu`: 64 pixels for each warp group.
+/// Which file a tile's kernel is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Kind {
+    /// `conv2d_hopper.cu`: any kernel, a box of pixels for each tap.
+    Conv2d,
+    /// `conv3x3_hopper.cu`: a box of pixels with its border for all nine taps.
+    Conv3x3,
+}
+
+/// A tile: 64 pixels for each warp group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Tile {
+    kind: Kind,
     groups: usize,
     outputs: usize,
     stages: usize,
 }
 
-/// As in `conv2d_hopper.cu`.
-const TILES: [Tile; 8] = [
-    Tile { groups: 1, outputs: 32, stages: 8 },
-    Tile { groups: 1, outputs: 64, stages: 6 },
-    Tile { groups: 1, outputs: 96, stages: 5 },
-    Tile { groups: 1, outputs: 192, stages: 6 },
-    Tile { groups: 2, outputs: 64, stages: 4 },
-    Tile { groups: 2, outputs: 96, stages: 6 },
-    Tile { groups: 2, outputs: 128, stages: 6 },
-    Tile { groups: 2, outputs: 192, stages: 5 },
+const fn tile(kind: Kind, groups: usize, outputs: usize, stages: usize) -> Tile {
+    Tile { kind, groups, outputs, stages }
+}
+
+/// As in the two files.
+const TILES: [Tile; 16] = [
+    tile(Kind::Conv2d, 1, 32, 8),
+    tile(Kind::Conv2d, 1, 64, 6),
+    tile(Kind::Conv2d, 1, 96, 5),
+    tile(Kind::Conv2d, 1, 192, 3),
+    tile(Kind::Conv2d, 2, 64, 4),
+    tile(Kind::Conv2d, 2, 96, 3),
+    tile(Kind::Conv2d, 2, 128, 3),
+    tile(Kind::Conv2d, 2, 192, 4),
+    tile(Kind::Conv3x3, 1, 32, 8),
+    tile(Kind::Conv3x3, 1, 48, 8),
+    tile(Kind::Conv3x3, 1, 64, 8),
+    tile(Kind::Conv3x3, 1, 96, 5),
+    tile(Kind::Conv3x3, 2, 64, 4),
+    tile(Kind::Conv3x3, 2, 96, 3),
+    tile(Kind::Conv3x3, 1, 192, 6),
+    tile(Kind::Conv3x3, 2, 192, 5),
 ];
+
+/// Pixels in a row of what `conv3x3_hopper.cu` asks for: eight, the border, and what makes it a whole swizzle.
+const PITCH: usize = 16;
 
 impl Tile {
     fn pixels(self) -> usize {
@@ -37,14 +64,35 @@ impl Tile {
         self.groups as u32 * 128 + 32
     }
 
-    /// The stages, and two barriers for each.
+    /// Pixels of an image in shared memory, with the border.
+    fn image(self) -> [usize; 2] {
+        [PITCH, 8 * self.groups + 2]
+    }
+
+    /// The stages, two barriers for each, and the outputs' biases.
     fn shared(self) -> u32 {
-        (self.stages * ((self.pixels() + self.outputs) * CHUNK * 2 + 16)) as u32
+        let pixel = CHUNK * 2;
+        let stage = |bytes: usize| bytes + 16;
+        let stages = match self.kind {
+            Kind::Conv2d => self.stages * stage((self.pixels() + self.outputs) * pixel),
+            Kind::Conv3x3 => {
+                let [width, height] = self.image();
+                2 * stage(width * height * pixel) + self.stages * stage(self.outputs * pixel)
+            }
+        };
+        (stages + self.outputs * 4) as u32
+    }
+
+    fn boxes(self, width: usize, height: usize) -> Boxes {
+        match self.kind {
+            Kind::Conv2d => Boxes::over(self.pixels(), width, height),
+            Kind::Conv3x3 => Boxes { bits: 3, across: width.div_ceil(8), down: height.div_ceil(8 * self.groups) },
+        }
     }
 }
 
 /// How a picture is cut into boxes of a tile's pixels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Boxes {
     /// A box is `1 << bits` pixels wide.
     bits: u32,
@@ -65,23 +113,27 @@ impl Boxes {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Plan {
+/// The choice for one layer at one size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Plan {
     /// Which of [`TILES`].
     tile: usize,
     splits: usize,
-    chunks_per_split: usize,
+    steps_per_split: usize,
     boxes: Boxes,
 }
 
 /// The work of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Shape {
+pub(super) struct Shape {
     batch: usize,
     height: usize,
     width: usize,
     outputs: usize,
-    chunks: usize,
+    /// Of 64 channels of one tap.
+    steps: usize,
+    /// Whether `conv3x3_hopper.cu` can take it.
+    three_by_three: bool,
 }
 
 /// What the choice is reckoned with: fitted to 33 layers of this project's networks, each measured on an H100 with every tile and split,
@@ -100,38 +152,49 @@ mod cost {
 }
 
 impl Plan {
-    fn choose(shape: Shape, processors: u32, resident: &[u32]) -> Self {
-        let candidates = TILES.iter().enumerate().flat_map(|(tile, t)| {
-            let boxes = Boxes::over(t.pixels(), shape.width, shape.height);
-            [1, 2, 4, WIDEST_CLUSTER].into_iter().filter_map(move |splits| {
-                let chunks_per_split = shape.chunks.div_ceil(splits);
-                // each block of a cluster must have work
-                let fits = shape.chunks.div_ceil(chunks_per_split) == splits;
-                fits.then_some(Self { tile, splits, chunks_per_split, boxes })
+    /// Every tile with every number of splits, the one that should take the least time on `processors` first, each of which holds
+    /// `resident` blocks of each tile.
+    fn ranked(shape: Shape, processors: u32, resident: &[u32]) -> Vec<Self> {
+        let mut plans: Vec<Self> = TILES
+            .iter()
+            .enumerate()
+            .filter(|(_, t)| t.kind == Kind::Conv2d || shape.three_by_three)
+            .flat_map(|(tile, t)| {
+                let boxes = t.boxes(shape.width, shape.height);
+                [1, 2, 4, WIDEST_CLUSTER].into_iter().filter_map(move |splits| {
+                    let steps_per_split = shape.steps.div_ceil(splits);
+                    // each block of a cluster must have work
+                    let fits = shape.steps.div_ceil(steps_per_split) == splits;
+                    fits.then_some(Self { tile, splits, steps_per_split, boxes })
+                })
             })
-        });
+            .collect();
         let time = |plan: &Self| plan.time(shape, f64::from(processors), f64::from(resident[plan.tile]));
-        let best = candidates.min_by(|a, b| time(a).total_cmp(&time(b)));
-        best.unwrap_or_else(|| Self {
-            tile: 0,
-            splits: 1,
-            chunks_per_split: shape.chunks,
-            boxes: Boxes::over(TILES[0].pixels(), shape.width, shape.height),
-        })
+        plans.sort_by(|a, b| time(a).total_cmp(&time(b)));
+        plans
     }
 
     fn blocks(&self, shape: Shape) -> usize {
-        shape.batch * self.boxes.across * self.boxes.down * shape.outputs.div_ceil(TILES[self.tile].outputs) * self.splits
+        shape.batch
+            * self.boxes.across
+            * self.boxes.down
+            * shape.outputs.div_ceil(TILES[self.tile].outputs)
+            * self.splits
     }
 
     /// Estimated microseconds.
     fn time(&self, shape: Shape, processors: f64, resident: f64) -> f64 {
         let tile = TILES[self.tile];
         let blocks = self.blocks(shape) as f64;
-        let steps = self.chunks_per_split as f64;
+        let steps = self.steps_per_split as f64;
         let waves = (blocks / (processors * resident)).ceil();
         let together = (blocks / processors).ceil().min(resident);
         let pixels = tile.pixels().min(shape.batch * shape.height * shape.width);
+        let [width, height] = tile.image();
+        let pixels = match tile.kind {
+            Kind::Conv2d => pixels,
+            Kind::Conv3x3 => width * height / 9,
+        };
         let bytes = ((pixels + tile.outputs) * CHUNK * 2) as f64;
         let loads = (blocks * steps * bytes / cost::LOADS).max(waves * steps * bytes * together / cost::LOADS_ONE);
         let meeting = if self.splits > 1 { cost::CLUSTER + cost::BLOCK * self.splits as f64 } else { 0.0 };
@@ -140,15 +203,12 @@ impl Plan {
     }
 }
 
-/// What was worked out for the size of a layer's last call.
-pub(super) struct Known {
-    shape: Shape,
-    plan: Plan,
-    weight: TensorMap,
-}
-
-/// What a launch takes besides weights and input; addresses that may be null.
+/// What a launch takes besides weights; addresses that may be null.
+#[derive(Clone, Copy)]
 pub(super) struct Layer<'a> {
+    pub x: &'a Picture,
+    pub skip: Option<&'a Picture>,
+    pub padding: usize,
     pub bias: u64,
     pub shift: u64,
     pub residual: u64,
@@ -177,8 +237,8 @@ struct Conv2dHopperParams {
     skip_channels: i32,
     kernel: i32,
     padding: i32,
-    chunks: i32,
-    chunks_per_split: i32,
+    steps: i32,
+    steps_per_split: i32,
     splits: i32,
     box_bits: i32,
     boxes_x: i32,
@@ -186,7 +246,7 @@ struct Conv2dHopperParams {
     activation: i32,
 }
 
-// SAFETY: the fields are those of `Conv2dHopperParams` in cuda-kernels/conv2d_hopper.cu; `Hopper::launch` fills it from tensors whose shapes
+// SAFETY: the fields are those of `Conv2dHopperParams` in cuda-kernels/conv2d_hopper.cuh; `Hopper::launch` fills it from tensors whose shapes
 // were checked.
 unsafe impl Params for Conv2dHopperParams {}
 
@@ -196,11 +256,10 @@ pub(super) struct Hopper {
     processors: u32,
 }
 
-/// Whether the kernels take such a layer: boxes begin at multiples of 16 bytes, and no step takes channels of both inputs.
-pub(super) fn takes(weights: &PackedWeights, input: &Input<'_>) -> bool {
-    let by_eight = |t: &Tensor| t.dims().last().is_some_and(|channels| channels.is_multiple_of(8));
-    let apart = input.skip.is_none_or(|skip| by_eight(skip) && input.x.dims()[3].is_multiple_of(CHUNK));
-    input.stride == 1 && weights.outputs.is_multiple_of(8) && by_eight(input.x) && apart
+/// Whether the kernels take such a layer: no step takes channels of both inputs. Few channels fill too little of a step.
+pub(super) fn takes(stride: usize, x: &Picture, skip: Option<&Picture>) -> bool {
+    let channels = x.dims[3];
+    stride == 1 && channels >= CHUNK / 2 && (skip.is_none() || channels.is_multiple_of(CHUNK))
 }
 
 impl Hopper {
@@ -208,36 +267,61 @@ impl Hopper {
         let name = type_name(dtype)?;
         let kernels = Kernels::load_hopper(device)?;
         let tiles = TILES.iter().map(|tile| {
-            let kernel = kernels.get(&format!("conv2d_hopper_{name}_{}x{}", tile.groups, tile.outputs), tile.shared())?;
+            let kind = match tile.kind {
+                Kind::Conv2d => "conv2d",
+                Kind::Conv3x3 => "conv3x3",
+            };
+            let kernel =
+                kernels.get(&format!("{kind}_hopper_{name}_{}x{}", tile.groups, tile.outputs), tile.shared())?;
             let resident = kernel.resident_blocks(tile.threads(), tile.shared())?;
             Ok((kernel, resident.max(1)))
         });
         Ok(Self { tiles: tiles.collect::<crate::Result<_>>()?, processors: cuda::processors(device)? })
     }
 
-    /// Operands were checked, and [`takes`] says that the layer fits; `y` is written.
-    pub fn launch(&self, weights: &PackedWeights, input: Input<'_>, layer: Layer<'_>, y: &Tensor) -> Result<()> {
-        let channels = input.x.dim(3)?;
-        let skip_channels = input.skip.map_or(Ok(0), |skip| skip.dim(3))?;
+    /// What a layer asks of the kernels.
+    pub fn shape(weights: &PackedWeights, layer: &Layer<'_>) -> Shape {
         let [batch, height, width] = layer.out;
         // where neighbours do not matter, all pixels are one row
-        let in_a_row = weights.kernel == 1 && input.padding == 0 && layer.shift == 0;
-        let [batch, height, width] = if in_a_row { [1, 1, batch * height * width] } else { [batch, height, width] };
-        let chunks = weights.kernel * weights.kernel * (channels.div_ceil(CHUNK) + skip_channels.div_ceil(CHUNK));
-        let shape = Shape { batch, height, width, outputs: weights.outputs, chunks };
-        let (plan, weight) = self.plan(weights, shape)?;
+        let [batch, height, width] =
+            if layer.in_a_row(weights) { [1, 1, batch * height * width] } else { [batch, height, width] };
+        let chunks = layer.x.dims[3].div_ceil(CHUNK) + layer.skip.map_or(0, |skip| skip.dims[3].div_ceil(CHUNK));
+        let steps = weights.kernel * weights.kernel * chunks;
+        let three_by_three = weights.kernel == 3 && layer.padding == 1;
+        Shape { batch, height, width, outputs: weights.padded_outputs, steps, three_by_three }
+    }
+
+    /// The plans for such a layer, the one that should be best first.
+    pub fn plans(&self, shape: Shape) -> Vec<Plan> {
+        let resident: Vec<u32> = self.tiles.iter().map(|(_, resident)| *resident).collect();
+        Plan::ranked(shape, self.processors, &resident)
+    }
+
+    /// Operands were checked, [`takes`] says that the layer fits, and the plan is one for its shape; `y` is written.
+    pub fn launch(&self, weights: &PackedWeights, layer: &Layer<'_>, plan: Plan, y: &Tensor) -> Result<()> {
+        let Shape { batch, height, width, outputs, steps, .. } = Self::shape(weights, layer);
         let tile = TILES[plan.tile];
-        let boxes = [CHUNK, 1 << plan.boxes.bits, tile.pixels() >> plan.boxes.bits, 1];
-        let pixels = |t: &Tensor| {
-            let (batch, height, width, channels) = t.dims4()?;
-            let dims = if in_a_row { [channels, batch * height * width, 1, 1] } else { [channels, width, height, batch] };
-            cuda::tensor_map(t, &dims, &boxes)
+        let [box_width, box_height] = match tile.kind {
+            Kind::Conv2d => [1 << plan.boxes.bits, tile.pixels() >> plan.boxes.bits],
+            Kind::Conv3x3 => tile.image(),
         };
-        let x = pixels(input.x)?;
+        let pixels = |picture: &Picture| {
+            let [batch, height, width, channels] = picture.dims;
+            let dims = if layer.in_a_row(weights) {
+                [channels, batch * height * width, 1, 1]
+            } else {
+                [channels, width, height, batch]
+            };
+            cuda::tensor_map(picture.address()?, y.dtype(), &dims, &[CHUNK, box_width, box_height, 1])
+        };
+        let x = pixels(layer.x)?;
+        let dims = [weights.values.dim(1)?, outputs];
+        let weight =
+            cuda::tensor_map(cuda::address(&weights.values)?, weights.values.dtype(), &dims, &[CHUNK, tile.outputs])?;
         let int = |n: usize| i32::try_from(n).map_err(candle_core::Error::wrap);
         let params = Conv2dHopperParams {
             x,
-            skip: input.skip.map_or(Ok(x), pixels)?,
+            skip: layer.skip.map_or(Ok(x), pixels)?,
             weight,
             bias: layer.bias,
             shift: layer.shift,
@@ -247,13 +331,13 @@ impl Hopper {
             next_bytes: layer.next.map_or(0, |next| (next.elem_count() * 2).min(PREFETCHED) as i64),
             height: int(height)?,
             width: int(width)?,
-            outputs: int(weights.outputs)?,
-            channels: int(channels)?,
-            skip_channels: int(skip_channels)?,
+            outputs: int(outputs)?,
+            channels: int(layer.x.dims[3])?,
+            skip_channels: int(layer.skip.map_or(0, |skip| skip.dims[3]))?,
             kernel: int(weights.kernel)?,
-            padding: int(input.padding)?,
-            chunks: int(chunks)?,
-            chunks_per_split: int(plan.chunks_per_split)?,
+            padding: int(layer.padding)?,
+            steps: int(steps)?,
+            steps_per_split: int(plan.steps_per_split)?,
             splits: int(plan.splits)?,
             box_bits: plan.boxes.bits.cast_signed(),
             boxes_x: int(plan.boxes.across)?,
@@ -261,9 +345,9 @@ impl Hopper {
             activation: layer.ending as i32,
         };
         let across = batch * plan.boxes.across * plan.boxes.down;
-        let down = weights.outputs.div_ceil(tile.outputs);
+        let down = outputs.div_ceil(tile.outputs);
         if down > 65_535 || i32::try_from(across).is_err() {
-            candle_core::bail!("a layer of {} outputs at {across} boxes is larger than a grid can be", weights.outputs);
+            candle_core::bail!("a layer of {outputs} outputs at {across} boxes is larger than a grid can be");
         }
         let grid = Grid {
             blocks: [across as u32, down as u32, plan.splits as u32],
@@ -274,21 +358,11 @@ impl Hopper {
         // SAFETY: each address is that of a tensor whose shape and type was checked, and the maps are of the boxes that the tile takes.
         unsafe { self.tiles[plan.tile].0.launch(grid, params) }
     }
+}
 
-    /// The plan for such a layer and the map of its weights, worked out when its size changes.
-    fn plan(&self, weights: &PackedWeights, shape: Shape) -> Result<(Plan, TensorMap)> {
-        let mut known = lock(&weights.hopper);
-        if let Some(known) = &*known
-            && known.shape == shape
-        {
-            return Ok((known.plan, known.weight));
-        }
-        let resident: Vec<u32> = self.tiles.iter().map(|(_, resident)| *resident).collect();
-        let plan = Plan::choose(shape, self.processors, &resident);
-        let dims = [weights.values.dim(1)?, weights.outputs];
-        let weight = cuda::tensor_map(&weights.values, &dims, &[CHUNK, TILES[plan.tile].outputs])?;
-        *known = Some(Known { shape, plan, weight });
-        Ok((plan, weight))
+impl Layer<'_> {
+    fn in_a_row(&self, weights: &PackedWeights) -> bool {
+        weights.kernel == 1 && self.padding == 0 && self.shift == 0
     }
 }
 
@@ -297,7 +371,11 @@ mod tests {
     use super::*;
 
     /// Blocks of each tile that a processor of an H100 holds.
-    const RESIDENT: [u32; 8] = [2, 2, 2, 1, 2, 1, 1, 1];
+    const RESIDENT: [u32; 16] = [2, 2, 2, 2, 2, 2, 2, 1, 2, 2, 2, 2, 2, 2, 1, 1];
+
+    fn best(shape: Shape) -> Plan {
+        Plan::ranked(shape, 132, &RESIDENT)[0]
+    }
 
     #[test]
     fn boxes_cover_every_pixel() {
@@ -310,19 +388,25 @@ mod tests {
             }
         }
         assert_eq!(Boxes::over(64, 64, 64), Boxes { bits: 6, across: 1, down: 64 });
-        assert_eq!(Boxes::over(64, 4, 4).bits, 6, "where all are one box, the widest");
+        assert_eq!(Boxes::over(64, 4, 4).bits, 4, "where several are one box, the widest");
     }
 
     #[test]
     fn each_block_of_a_cluster_has_work() {
         for outputs in [8, 96, 192, 3072] {
             for (width, height) in [(64, 64), (16, 16), (4, 4), (4096, 1)] {
-                for chunks in [1, 2, 3, 9, 27, 54, 432] {
-                    let shape = Shape { batch: 1, height, width, outputs, chunks };
-                    let plan = Plan::choose(shape, 132, &RESIDENT);
-                    assert!(plan.splits <= WIDEST_CLUSTER && (plan.splits - 1) * plan.chunks_per_split < chunks, "{plan:?}");
-                    assert!(plan.splits * plan.chunks_per_split >= chunks, "{plan:?}");
-                    assert_eq!(64 % plan.splits, 0, "rows of a tile are shared out evenly");
+                for steps in [1, 2, 3, 9, 27, 54, 432] {
+                    let three_by_three = steps % 9 == 0;
+                    let plans =
+                        Plan::ranked(Shape { batch: 1, height, width, outputs, steps, three_by_three }, 132, &RESIDENT);
+                    for plan in plans {
+                        assert!(
+                            plan.splits <= WIDEST_CLUSTER && (plan.splits - 1) * plan.steps_per_split < steps,
+                            "{plan:?}"
+                        );
+                        assert!(plan.splits * plan.steps_per_split >= steps, "{plan:?}");
+                        assert_eq!(64 % plan.splits, 0, "rows of a tile are shared out evenly");
+                    }
                 }
             }
         }
@@ -330,10 +414,10 @@ mod tests {
 
     #[test]
     fn few_pixels_are_split_and_many_are_not() {
-        let few = Plan::choose(Shape { batch: 1, height: 4, width: 4, outputs: 3072, chunks: 432 }, 132, &RESIDENT);
-        assert!(few.splits > 1, "{few:?}");
-        let many = Plan::choose(Shape { batch: 1, height: 512, width: 512, outputs: 96, chunks: 18 }, 132, &RESIDENT);
-        assert_eq!(many.splits, 1, "{many:?}");
+        let shape = Shape { batch: 1, height: 4, width: 4, outputs: 3072, steps: 432, three_by_three: true };
+        assert!(best(shape).splits > 1, "{:?}", best(shape));
+        let shape = Shape { batch: 1, height: 512, width: 512, outputs: 96, steps: 18, three_by_three: true };
+        assert_eq!(best(shape).splits, 1, "{:?}", best(shape));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Convolutions and linear layers with all that follows them, before the result leaves the processor.
-use super::{Ending, Finish, Input, PackedWeights, TensorCores, fold_batch_norm, interleave_gates};
+use super::{Ending, Finish, Input, PackedWeights, TensorCores, by_eights, fold_batch_norm, interleave_gates};
 use crate::ops::conv2d::{Conv2d, Conv2dInput, Conv2dKernel, Conv2dParams};
 use crate::ops::geglu::{Geglu, GegluKernel, GegluParams};
 use crate::ops::linear::{Linear, LinearKernel, LinearParams};
@@ -50,6 +50,7 @@ impl Conv2d for Layers {
                 (PackedWeights::conv2d(&p.weight, dtype)?, p.bias.map(|bias| bias.to_dtype(DType::F32)).transpose()?)
             }
         };
+        let bias = bias.map(|bias| by_eights(&bias, 0)).transpose()?;
         let (cores, ending) = (self.cores.clone(), p.activation.into());
         Ok(Box::new(Layer { cores, weights, bias, ending, stride: p.stride, padding: p.padding }))
     }
@@ -57,20 +58,18 @@ impl Conv2d for Layers {
 
 impl Conv2dKernel for Layer {
     fn run(&self, input: Conv2dInput<'_>) -> Result<Tensor> {
-        let (x, skip) = (channels_last(input.x)?, input.skip.map(channels_last).transpose()?);
         let shift = input.shift.map(Tensor::contiguous).transpose()?;
-        let residual = input.residual.map(channels_last).transpose()?;
-        let input = Input { x: &x, skip: skip.as_ref(), stride: self.stride, padding: self.padding };
-        let (bias, shift, residual) = (self.bias.as_ref(), shift.as_ref(), residual.as_ref());
-        let y = self.cores.fused(&self.weights, input, Finish { bias, shift, ending: self.ending, residual })?;
-        y.permute((0, 3, 1, 2))
+        let finish =
+            Finish { bias: self.bias.as_ref(), shift: shift.as_ref(), ending: self.ending, residual: input.residual };
+        let input = Input { x: input.x, skip: input.skip, stride: self.stride, padding: self.padding };
+        self.cores.fused(&self.weights, input, finish)
     }
 }
 
 impl Layer {
     fn matrix(cores: &Arc<TensorCores>, weight: &Tensor, bias: Option<Tensor>, ending: Ending) -> Result<Self> {
         let weights = PackedWeights::linear(weight, cores.dtype())?;
-        let bias = bias.map(|bias| bias.to_dtype(DType::F32)).transpose()?;
+        let bias = bias.map(|bias| by_eights(&bias.to_dtype(DType::F32)?, 0)).transpose()?;
         Ok(Self { cores: cores.clone(), weights, bias, ending, stride: 1, padding: 0 })
     }
 
@@ -79,11 +78,10 @@ impl Layer {
         let mut shape = x.dims().to_vec();
         let inputs = shape.pop().unwrap_or(1);
         shape.push(outputs);
-        let pixel = |t: &Tensor, channels: usize| t.reshape((t.elem_count() / channels, 1, 1, channels))?.contiguous();
+        let pixel = |t: &Tensor, channels: usize| t.reshape((t.elem_count() / channels, channels, 1, 1));
         let (x, residual) = (pixel(x, inputs)?, residual.map(|r| pixel(r, outputs)).transpose()?);
         let input = Input { x: &x, skip: None, stride: 1, padding: 0 };
-        let (bias, residual) = (self.bias.as_ref(), residual.as_ref());
-        let finish = Finish { bias, shift: None, ending: self.ending, residual };
+        let finish = Finish { bias: self.bias.as_ref(), shift: None, ending: self.ending, residual: residual.as_ref() };
         self.cores.fused(&self.weights, input, finish)?.reshape(shape)
     }
 }

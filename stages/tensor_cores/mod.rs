@@ -6,20 +6,24 @@ mod divisor;
 mod epilogue;
 mod hopper;
 mod layers;
+mod picture;
 mod plan;
+mod tuner;
 mod weights;
 
 pub use epilogue::Epilogue;
 pub use layers::{Layers, channels_last};
-pub use weights::{PackedWeights, fold_batch_norm, interleave_gates};
+pub use weights::{PackedWeights, by_eights, fold_batch_norm, interleave_gates};
 
 use crate::cuda::{self, Kernel, Kernels, Params};
 use crate::ops::Activation;
 use candle_core::{DType, Device, Result, Tensor};
 use divisor::Divisor;
-use hopper::{Hopper, Layer};
+use hopper::Hopper;
+use picture::Picture;
 use plan::{Plan, TILES, WORKSPACE_BYTES, WORKSPACE_TILES};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tuner::{Choice, Tuner, Work};
 
 /// What follows a sum. The numbers are those of `common.cuh`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,9 +64,22 @@ pub fn type_name(dtype: DType) -> Result<&'static str> {
 /// The layer after another: its weights, once it is known.
 type Next = Arc<Mutex<Option<Tensor>>>;
 
+/// Values in the 16 bytes that a thread moves at a time, as in `common.cuh`.
+const VECTOR: usize = 8;
+
 /// Bytes of the next layer's weights that are fetched ahead: more than a part of the second-level cache would push out what is
 /// in use.
 const PREFETCHED: usize = 12 << 20;
+
+/// A result as it is stored, `(batch, height, width, outputs by eights)`, as the layer's `(batch, outputs, height, width)`.
+fn shown(y: &Tensor, weights: &PackedWeights, ending: Ending) -> Result<Tensor> {
+    let outputs = if ending == Ending::Geglu { weights.outputs() / 2 } else { weights.outputs() };
+    let y = y.permute((0, 3, 1, 2))?;
+    if y.dim(1)? == outputs { Ok(y) } else { y.narrow(1, 0, outputs) }
+}
+
+/// Kernels of compute capability 9.0 that are tried for a layer, those that should be best; of the others a fourth as many.
+const CANDIDATES: usize = 32;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -72,21 +89,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct TensorCores {
     dtype: DType,
     tiles: Vec<(Kernel, u32)>,
-    any: Kernel,
     epilogue: Kernel,
+    gather: Kernel,
     processors: u32,
     partial: Tensor,
     arrivals: Tensor,
     /// Of the layer that ran last.
     before: Mutex<Option<Next>>,
     scratch: Mutex<Option<Tensor>>,
-    hopper: Option<Hopper>,
+    hopper: Option<(Hopper, Tuner)>,
 }
 
-/// What a call of a layer takes: images as `(batch, height, width, channels)`, contiguous, in the storage type.
+/// What a call of a layer takes: pictures as `(batch, channels, height, width)` in the storage type; those that lie channels-last are
+/// read where they are.
 #[derive(Clone, Copy)]
 pub struct Input<'a> {
-    /// The image.
+    /// The picture.
     pub x: &'a Tensor,
     /// Channels after those of `x`.
     pub skip: Option<&'a Tensor>,
@@ -99,7 +117,7 @@ pub struct Input<'a> {
 /// What is done to the sums before they are stored, in this order.
 #[derive(Clone, Copy)]
 pub struct Finish<'a> {
-    /// `(outputs)` in f32.
+    /// `(outputs)` in f32, [by eights](by_eights).
     pub bias: Option<&'a Tensor>,
     /// `(batch, outputs)` in the storage type.
     pub shift: Option<&'a Tensor>,
@@ -126,7 +144,7 @@ struct Conv2dParams {
     width: i32,
     channels: i32,
     skip_channels: i32,
-    padded_channels: i32,
+    all_channels: i32,
     outputs: i32,
     out_height: i32,
     out_width: i32,
@@ -165,8 +183,8 @@ impl TensorCores {
         Ok(Self {
             dtype,
             tiles: tiles.collect::<crate::Result<_>>()?,
-            any: kernels.get(&format!("conv2d_{name}_any"), plan::ANY.shared())?,
             epilogue: kernels.get(&format!("epilogue_{name}"), 0)?,
+            gather: kernels.get(&format!("gather_{name}"), 0)?,
             processors: cuda::processors(device)?,
             partial: Tensor::zeros(WORKSPACE_BYTES / 4, DType::F32, device)?,
             arrivals: Tensor::zeros(WORKSPACE_TILES, DType::U32, device)?,
@@ -181,7 +199,8 @@ impl TensorCores {
     /// # Errors
     /// As [`load`](Self::load), and another card.
     pub fn load_hopper(device: &Device, dtype: DType) -> crate::Result<Self> {
-        Ok(Self { hopper: Some(Hopper::load(device, dtype)?), ..Self::load(device, dtype)? })
+        let hopper = (Hopper::load(device, dtype)?, Tuner::new(device, dtype));
+        Ok(Self { hopper: Some(hopper), ..Self::load(device, dtype)? })
     }
 
     /// The storage type.
@@ -189,25 +208,21 @@ impl TensorCores {
         self.dtype
     }
 
-    /// A layer and then its epilogue as a pass of its own: `(batch, out_height, out_width, outputs)` in the storage type.
+    /// A layer and then its epilogue as a pass of its own: `(batch, outputs, out_height, out_width)` in the storage type.
     ///
     /// # Errors
     /// Tensors that do not fit the layer or one another.
     pub fn unfused(&self, weights: &PackedWeights, input: Input<'_>, epilogue: Epilogue<'_>) -> Result<Tensor> {
-        self.finish(&self.sums(weights, input)?, epilogue)
+        let sums = self.launch(weights, input, None)?;
+        shown(&self.finish(&sums, epilogue)?, weights, epilogue.ending)
     }
 
-    /// A layer with its epilogue fused: `(batch, out_height, out_width, outputs)` in the storage type.
+    /// A layer with its epilogue fused: `(batch, outputs, out_height, out_width)` in the storage type.
     ///
     /// # Errors
     /// Tensors that do not fit the layer or one another.
     pub fn fused(&self, weights: &PackedWeights, input: Input<'_>, finish: Finish<'_>) -> Result<Tensor> {
-        self.launch(weights, input, Some(finish))
-    }
-
-    /// A layer's bare sums, `(batch, out_height, out_width, outputs)` in f32, which hold until the next layer's.
-    fn sums(&self, weights: &PackedWeights, input: Input<'_>) -> Result<Tensor> {
-        self.launch(weights, input, None)
+        shown(&self.launch(weights, input, Some(finish))?, weights, finish.ending)
     }
 
     /// Memory for so many sums. Layers take turns with it: all of them run on one stream, and each has finished its sums before the
@@ -225,26 +240,33 @@ impl TensorCores {
         sums
     }
 
+    /// A layer as `(batch, out_height, out_width, outputs)` with outputs by eights: finished in the storage type, or without `finish` its
+    /// bare sums in f32, which hold until the next layer's.
     fn launch(&self, weights: &PackedWeights, input: Input<'_>, finish: Option<Finish<'_>>) -> Result<Tensor> {
-        let (batch, height, width, channels) = input.x.dims4()?;
-        let skip_channels = input.skip.map_or(Ok(0), |skip| skip.dim(3))?;
-        let expected = [batch, height, width, skip_channels];
-        if channels + skip_channels != weights.channels || input.skip.is_some_and(|skip| skip.dims() != expected) {
+        let Input { stride, padding, .. } = input;
+        let given = input.x.dim(1)? + input.skip.map_or(Ok(0), |skip| skip.dim(1))?;
+        if given != weights.channels {
             candle_core::bail!(
-                "a layer of {} channels was given {:?} and {:?} as (batch, height, width, channels)",
+                "a layer of {} channels was given {:?} and {:?} as (batch, channels, height, width)",
                 weights.channels,
                 input.x.dims(),
                 input.skip.map(Tensor::dims)
             );
         }
-        let Input { stride, padding, .. } = input;
+        let (x, skip) = self.pictures(input.x, input.skip)?;
+        let [batch, height, width, channels] = x.dims;
+        let skip_channels = skip.as_ref().map_or(0, |skip| skip.dims[3]);
+        if skip.as_ref().is_some_and(|skip| skip.dims[..3] != x.dims[..3]) {
+            candle_core::bail!("{:?} cannot follow the channels of {:?}", input.skip.map(Tensor::dims), input.x.dims());
+        }
         if height + 2 * padding < weights.kernel || width + 2 * padding < weights.kernel || stride == 0 {
             candle_core::bail!("{height}x{width} pixels are fewer than a kernel of {} takes", weights.kernel);
         }
         let out = |size: usize| (size + 2 * padding - weights.kernel) / stride + 1;
         let (out_height, out_width) = (out(height), out(width));
-        let geglu = finish.is_some_and(|f| f.ending == Ending::Geglu);
-        let shape = [batch, out_height, out_width, if geglu { weights.outputs / 2 } else { weights.outputs }];
+        let outputs = weights.padded_outputs;
+        let ending = finish.map_or(Ending::None, |f| f.ending);
+        let shape = [batch, out_height, out_width, if ending == Ending::Geglu { outputs / 2 } else { outputs }];
         let operand = |t: Option<&Tensor>, what: &str, shape: &[usize], dtype: DType| match t {
             None => Ok(0),
             Some(t) if t.dims() == shape && t.dtype() == dtype && t.is_contiguous() => cuda::address(t),
@@ -252,76 +274,113 @@ impl TensorCores {
                 candle_core::bail!("the {what} is {:?} {:?}, not contiguous {dtype:?} {shape:?}", t.dtype(), t.dims())
             }
         };
-        let pixels = batch * out_height * out_width;
-        let next = self.next_weights(weights);
-        if let (Some(hopper), Some(finish)) = (&self.hopper, finish)
-            && hopper::takes(weights, &input)
-        {
-            // SAFETY: written in full before the stream reads it.
-            let y = unsafe { Tensor::empty(&shape[..], self.dtype, input.x.device()) }?;
-            let layer = Layer {
-                bias: operand(finish.bias, "bias", &[weights.outputs], DType::F32)?,
-                shift: operand(finish.shift, "shift", &[batch, weights.outputs], self.dtype)?,
-                residual: operand(finish.residual, "residual", &shape, self.dtype)?,
-                ending: finish.ending,
-                out: [batch, out_height, out_width],
-                next: next.as_ref(),
-            };
-            operand(Some(input.x), "input", input.x.dims(), self.dtype)?;
-            operand(input.skip, "skip", &expected, self.dtype)?;
-            hopper.launch(weights, input, layer, &y)?;
-            return Ok(y);
+        let bias = operand(finish.and_then(|f| f.bias), "bias", &[outputs], DType::F32)?;
+        let shift = finish.and_then(|f| f.shift).map(|shift| by_eights(shift, 1)).transpose()?;
+        let shift = operand(shift.as_ref(), "shift", &[batch, outputs], self.dtype)?;
+        let residual = finish.and_then(|f| f.residual).map(|residual| self.picture(residual)).transpose()?;
+        if let Some(residual) = residual.as_ref().filter(|residual| residual.dims != shape) {
+            candle_core::bail!("a residual of {:?} cannot be added to {shape:?}", residual.dims);
         }
-        let aligned = channels.is_multiple_of(8) && skip_channels.is_multiple_of(8);
-        let plan = if aligned { self.plan(weights, pixels) } else { Plan::any(weights.k_tiles) };
-        let kernel = if aligned { &self.tiles[plan.tile].0 } else { &self.any };
-        let tile = if aligned { TILES[plan.tile] } else { plan::ANY };
-        let grid = tile.grid(weights.outputs, pixels, plan.splits)?;
+        let residual = residual.as_ref().map_or(Ok(0), Picture::address)?;
         let y = match finish {
             // SAFETY: the kernel below writes every value before the stream reads one.
             Some(_) => unsafe { Tensor::empty(&shape[..], self.dtype, input.x.device()) }?,
             None => self.scratch(&shape, input.x.device())?,
         };
+        let pixels = batch * out_height * out_width;
         let int = |n: usize| i32::try_from(n).map_err(candle_core::Error::wrap);
-        let params = Conv2dParams {
-            x: operand(Some(input.x), "input", input.x.dims(), self.dtype)?,
-            skip: operand(input.skip, "skip", &expected, self.dtype)?,
-            weight: cuda::address(&weights.values)?,
-            bias: operand(finish.and_then(|f| f.bias), "bias", &[weights.outputs], DType::F32)?,
-            shift: operand(finish.and_then(|f| f.shift), "shift", &[batch, weights.outputs], self.dtype)?,
-            residual: operand(finish.and_then(|f| f.residual), "residual", &shape, self.dtype)?,
-            y: cuda::address(&y)?,
-            partial: cuda::address(&self.partial)?,
-            arrivals: cuda::address(&self.arrivals)?,
-            batch: int(batch)?,
-            height: int(height)?,
-            width: int(width)?,
-            channels: int(channels)?,
-            skip_channels: int(skip_channels)?,
-            padded_channels: int(weights.padded_channels)?,
-            outputs: int(weights.outputs)?,
-            out_height: int(out_height)?,
-            out_width: int(out_width)?,
-            kernel: int(weights.kernel)?,
-            stride: int(stride)?,
-            padding: int(padding)?,
-            k_tiles: int(weights.k_tiles)?,
-            tiles_per_split: int(plan.tiles_per_split)?,
-            splits: int(plan.splits)?,
-            activation: finish.map_or(Ending::None, |f| f.ending) as i32,
-            wide: finish.is_none().into(),
-            next: next.as_ref().map_or(Ok(0), cuda::address)?,
-            next_bytes: next.as_ref().map_or(0, |next| (next.elem_count() * 2).min(PREFETCHED) as i64),
-            area: Divisor::new(out_height * out_width)?,
-            row: Divisor::new(out_width)?,
-            tap_channels: Divisor::new(weights.padded_channels)?,
-            kernel_row: Divisor::new(weights.kernel)?,
-        };
         int(pixels.max(batch * height * width))?; // pixels are counted in 32 bits there
-        // SAFETY: each address is that of a tensor whose shape and type was checked above, and the plan keeps the split sums within
-        // `partial` and `arrivals`.
-        unsafe { kernel.launch(grid, params) }?;
+        let any = |plan: Plan, next: Option<&Tensor>| -> Result<()> {
+            let params = Conv2dParams {
+                x: x.address()?,
+                skip: skip.as_ref().map_or(Ok(0), Picture::address)?,
+                weight: cuda::address(&weights.values)?,
+                bias,
+                shift,
+                residual,
+                y: cuda::address(&y)?,
+                partial: cuda::address(&self.partial)?,
+                arrivals: cuda::address(&self.arrivals)?,
+                batch: int(batch)?,
+                height: int(height)?,
+                width: int(width)?,
+                channels: int(channels)?,
+                skip_channels: int(skip_channels)?,
+                all_channels: int(weights.padded_channels)?,
+                outputs: int(outputs)?,
+                out_height: int(out_height)?,
+                out_width: int(out_width)?,
+                kernel: int(weights.kernel)?,
+                stride: int(stride)?,
+                padding: int(padding)?,
+                k_tiles: int(weights.k_tiles)?,
+                tiles_per_split: int(plan.tiles_per_split)?,
+                splits: int(plan.splits)?,
+                activation: ending as i32,
+                wide: finish.is_none().into(),
+                next: next.map_or(Ok(0), cuda::address)?,
+                next_bytes: next.map_or(0, |next| (next.elem_count() * 2).min(PREFETCHED) as i64),
+                area: Divisor::new(out_height * out_width)?,
+                row: Divisor::new(out_width)?,
+                tap_channels: Divisor::new(weights.padded_channels)?,
+                kernel_row: Divisor::new(weights.kernel)?,
+            };
+            let grid = TILES[plan.tile].grid(outputs, pixels, plan.splits)?;
+            // SAFETY: each address is that of a tensor whose shape and type was checked above, and the plan keeps the split sums within
+            // `partial` and `arrivals`.
+            unsafe { self.tiles[plan.tile].0.launch(grid, params) }
+        };
+        let next = self.next_weights(weights);
+        let Some((hopper, tuner)) = self.hopper.as_ref().filter(|_| finish.is_some()) else {
+            any(self.plan(weights, pixels), next.as_ref())?;
+            return Ok(y);
+        };
+        let layer = hopper::Layer {
+            x: &x,
+            skip: skip.as_ref(),
+            padding,
+            bias,
+            shift,
+            residual,
+            ending,
+            out: [batch, out_height, out_width],
+            next: None,
+        };
+        let run = |choice: Choice, next: Option<&Tensor>| match choice {
+            Choice::Any(plan) => any(plan, next),
+            Choice::Hopper(plan) => hopper.launch(weights, &hopper::Layer { next, ..layer }, plan, &y),
+        };
+        let candidates = || {
+            let special = if hopper::takes(stride, &x, skip.as_ref()) {
+                hopper.plans(Hopper::shape(weights, &layer))
+            } else {
+                vec![]
+            };
+            let any = Plan::ranked(outputs, pixels, weights.k_tiles, self.processors, &self.resident());
+            let special = special.into_iter().take(CANDIDATES).map(Choice::Hopper);
+            special.chain(any.into_iter().take(CANDIDATES / 4).map(Choice::Any)).collect()
+        };
+        let work = Work {
+            batch,
+            height,
+            width,
+            channels,
+            skip_channels,
+            outputs,
+            kernel: weights.kernel,
+            stride,
+            padding,
+            residual: residual != 0,
+            shift: shift != 0,
+        };
+        let choice = tuner.choose(work, input.x, &candidates, &|choice| run(choice, None))?;
+        run(choice, next.as_ref())?;
         Ok(y)
+    }
+
+    /// Blocks of each tile that a processor holds.
+    fn resident(&self) -> Vec<u32> {
+        self.tiles.iter().map(|(_, resident)| *resident).collect()
     }
 
     /// The plan for so many pixels, worked out when their number changes.
@@ -330,8 +389,8 @@ impl TensorCores {
         match *known {
             Some((of, plan)) if of == pixels => plan,
             _ => {
-                let resident: Vec<u32> = self.tiles.iter().map(|(_, resident)| *resident).collect();
-                let plan = Plan::choose(weights.outputs, pixels, weights.k_tiles, self.processors, &resident);
+                let plan =
+                    Plan::choose(weights.padded_outputs, pixels, weights.k_tiles, self.processors, &self.resident());
                 *known = Some((pixels, plan));
                 plan
             }

@@ -1,6 +1,7 @@
 //! How a layer is cut over a GPU's processors: the tile of a block, and into how many parts the sums are split.
 use crate::cuda::Grid;
 use candle_core::Result;
+use serde::{Deserialize, Serialize};
 
 /// Values along the inner dimension that a block takes in at a time, as in `conv2d.cu`.
 pub(super) const TILE_K: usize = 64;
@@ -16,7 +17,7 @@ pub(super) struct Tile {
     stages: usize,
 }
 
-/// The tiles for channels that divide by 8.
+/// As in `conv2d.cu`.
 pub(super) const TILES: [Tile; 5] = [
     Tile { outputs: 128, pixels: 128, threads: 256, warps_k: 1, stages: 3 },
     Tile { outputs: 128, pixels: 64, threads: 128, warps_k: 2, stages: 4 },
@@ -24,9 +25,6 @@ pub(super) const TILES: [Tile; 5] = [
     Tile { outputs: 64, pixels: 32, threads: 128, warps_k: 4, stages: 4 },
     Tile { outputs: 128, pixels: 16, threads: 128, warps_k: 2, stages: 5 },
 ];
-
-/// The tile for any number of channels.
-pub(super) const ANY: Tile = Tile { outputs: 64, pixels: 64, threads: 128, warps_k: 1, stages: 4 };
 
 /// Memory for split sums.
 pub(super) const WORKSPACE_BYTES: usize = 32 << 20;
@@ -59,7 +57,7 @@ impl Tile {
 }
 
 /// The choice for one layer at one size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Plan {
     /// Which of [`TILES`].
     pub tile: usize,
@@ -87,17 +85,18 @@ mod cost {
 }
 
 impl Plan {
-    /// For the kernel that takes any channels, which is not split.
-    pub fn any(k_tiles: usize) -> Self {
-        Self { tile: 0, splits: 1, tiles_per_split: k_tiles }
-    }
-
     /// The plan that should take the least time on `processors`, each of which holds `resident` blocks of each tile.
     pub fn choose(outputs: usize, pixels: usize, k_tiles: usize, processors: u32, resident: &[u32]) -> Self {
-        let candidates = Self::candidates(outputs, pixels, k_tiles);
-        let time = |plan: &Self| plan.time(outputs, pixels, processors, resident[plan.tile]);
-        let best = candidates.min_by(|a, b| time(a).total_cmp(&time(b)));
+        let best = Self::ranked(outputs, pixels, k_tiles, processors, resident).first().copied();
         best.unwrap_or(Self { tile: 2, splits: 1, tiles_per_split: k_tiles })
+    }
+
+    /// All plans, the one that should take the least time first.
+    pub fn ranked(outputs: usize, pixels: usize, k_tiles: usize, processors: u32, resident: &[u32]) -> Vec<Self> {
+        let mut plans: Vec<Self> = Self::candidates(outputs, pixels, k_tiles).collect();
+        let time = |plan: &Self| plan.time(outputs, pixels, processors, resident[plan.tile]);
+        plans.sort_by(|a, b| time(a).total_cmp(&time(b)));
+        plans
     }
 
     /// Every tile with every number of splits that its parts have room for.
@@ -169,7 +168,7 @@ mod tests {
 
     #[test]
     fn shared_memory_fits_what_a_card_has() {
-        for tile in TILES.iter().chain([&ANY]) {
+        for tile in TILES {
             assert!(tile.shared() <= 163 << 10, "{tile:?}"); // a block on compute capability 8.0
         }
     }

@@ -1,24 +1,23 @@
 //! Weights as `conv2d.cu` reads them.
-use super::Next;
-use super::hopper::Known;
 use super::plan::{Plan, TILE_K};
+use super::{Next, VECTOR};
 use crate::ops::BatchNorm;
 use candle_core::{DType, Result, Tensor};
 use std::sync::Mutex;
 
-/// A layer's matrix, `(outputs, kernel · kernel · channels)` with each tap's channels padded to a multiple of 8 and each row to whole
-/// tiles.
+/// A layer's matrix, `(outputs, kernel · kernel · channels)`: outputs and each tap's channels padded to a multiple of 8 with zeros, and
+/// each row to whole tiles.
 pub struct PackedWeights {
     pub(super) values: Tensor,
-    pub(super) outputs: usize,
+    /// That the layer has, and with the padding.
+    outputs: usize,
+    pub(super) padded_outputs: usize,
     pub(super) channels: usize,
     pub(super) padded_channels: usize,
     pub(super) kernel: usize,
     pub(super) k_tiles: usize,
     /// For the number of pixels of the last call.
     pub(super) plan: Mutex<Option<(usize, Plan)>>,
-    /// Likewise, for compute capability 9.0.
-    pub(super) hopper: Mutex<Option<Known>>,
     pub(super) next: Next,
 }
 
@@ -32,7 +31,7 @@ impl PackedWeights {
         if kernel != wide || kernel == 0 || outputs * channels == 0 {
             candle_core::bail!("a convolution {:?} is not (outputs, channels, size, size)", weight.dims());
         }
-        let padded_channels = channels.next_multiple_of(8);
+        let padded_channels = channels.next_multiple_of(VECTOR);
         let row = kernel * kernel * padded_channels;
         let k_tiles = row.div_ceil(TILE_K);
         // halved first: the largest layers are moved about as little as can be
@@ -46,14 +45,14 @@ impl PackedWeights {
         let behind = k_tiles * TILE_K - row;
         let values = if behind == 0 { values } else { values.pad_with_zeros(1, 0, behind)? };
         Ok(Self {
-            values: values.contiguous()?,
+            values: by_eights(&values, 0)?.contiguous()?,
             outputs,
+            padded_outputs: outputs.next_multiple_of(VECTOR),
             channels,
             padded_channels,
             kernel,
             k_tiles,
             plan: Mutex::default(),
-            hopper: Mutex::default(),
             next: Next::default(),
         })
     }
@@ -69,6 +68,18 @@ impl PackedWeights {
     /// Rows of the matrix.
     pub fn outputs(&self) -> usize {
         self.outputs
+    }
+}
+
+/// A dimension made a multiple of 8 with zeros.
+///
+/// # Errors
+/// A dimension that the tensor does not have.
+pub fn by_eights(t: &Tensor, dim: usize) -> Result<Tensor> {
+    let size = t.dim(dim)?;
+    match size.next_multiple_of(VECTOR) - size {
+        0 => Ok(t.clone()),
+        missing => t.pad_with_zeros(dim, 0, missing),
     }
 }
 
@@ -110,6 +121,8 @@ mod tests {
         let packed = PackedWeights::conv2d(&weight, DType::F16).unwrap();
         assert_eq!((packed.padded_channels, packed.k_tiles), (8, 2));
         let rows: Vec<Vec<f32>> = packed.values.to_dtype(DType::F32).unwrap().to_vec2().unwrap();
+        assert_eq!((packed.outputs(), packed.padded_outputs, rows.len()), (2, 8, 8));
+        assert!(rows[2..].iter().flatten().all(|v| *v == 0.0));
         assert_eq!(rows[1].len(), 128);
         // output 1, tap (1, 2), channels 0 to 2, and the padding behind them
         assert_eq!(rows[1][5 * 8..6 * 8], [32.0, 41.0, 50.0, 0.0, 0.0, 0.0, 0.0, 0.0]);

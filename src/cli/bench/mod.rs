@@ -61,6 +61,9 @@ pub struct Arguments {
     /// Calls of the network in one sequence.
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=50))]
     steps: u16,
+    /// Work out for all calls of a sequence at once what does not depend on what they draw, as `generate` does; else one call after another.
+    #[arg(long, conflicts_with = "ops")]
+    together: bool,
     /// Counted sequences of each rung.
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
@@ -193,6 +196,7 @@ fn work(arguments: &Arguments) -> Work {
         height: arguments.size.height as usize,
         batch: arguments.batch.into(),
         steps: arguments.steps.into(),
+        together: arguments.together,
         device: arguments.model.device.to_string(),
     }
 }
@@ -253,6 +257,9 @@ fn peer(arguments: &Arguments, script: &Path, seed: u64) -> Command {
         ModelSpec::Live => command.args(["--model", "mirage-live"]),
         ModelSpec::Reference { base } => command.args(["--base", &base.to_string()]),
     };
+    if arguments.together {
+        command.arg("--together");
+    }
     for (name, value) in [
         ("--width", arguments.size.width.to_string()),
         ("--height", arguments.size.height.to_string()),
@@ -346,7 +353,7 @@ fn run_paced(arguments: &Arguments, rate: FrameRate, seed: u64, head: Report) ->
     let check = bench.check(&*network, &ops, &inputs, set.names().last().copied())?;
     let (mut inputs, recorder) = (inputs, ops.recorder());
     let mut frame = || -> Result<()> {
-        inputs[1] = work::whole_sequence(&*network, &ops, recorder.as_deref(), &inputs, arguments.steps)?;
+        inputs[1] = bench.whole_sequence(&*network, &ops, recorder.as_deref(), &inputs)?;
         Ok(bench.device.synchronize()?)
     };
     let paced = if check.status == Status::Timed {

@@ -96,7 +96,7 @@ impl<'a> Bench<'a> {
         let error = self.error(&call_alone(network, ops, &inputs[0], 25.0, &inputs[1])?.to_dtype(DType::F32)?)?;
         let counts = ops.probe.counts();
         ops.probe.set(Mode::Off);
-        let allowed = ROUNDING + if ops.dtype == DType::F32 { 0.0 } else { 2.0 * self.half_error };
+        let allowed = self.allowed(ops);
         let status = if !error.is_finite() {
             Status::Wrong("it gives values that are not numbers".to_owned())
         } else if !allowed.is_finite() {
@@ -133,6 +133,11 @@ impl<'a> Bench<'a> {
             return Ok(Row { error: Some(error), ..untimed(status) });
         }
 
+        if let Some(why) = self.together_fault(&*network, &ops, &inputs)? {
+            return Ok(Row { error: Some(error), ..untimed(Status::Wrong(why)) });
+        }
+        let counts = self.of_a_sequence(counts, &*network, &ops, &inputs)?;
+
         let at_rest = memory::current_on(&self.device);
         memory::reset_peak_on(&self.device);
         let (calls, timings) = self.time(&*network, &ops, &inputs)?;
@@ -145,22 +150,56 @@ impl<'a> Bench<'a> {
             activations: Some(activations),
             weights: Some(weights),
             error: Some(error),
-            calls: counts
-                .into_iter()
-                .map(|((op, stage), n)| (format!("{}:{stage}", op.name()), n * u64::from(self.arguments.steps)))
-                .collect(),
+            calls: counts.into_iter().map(|((op, stage), n)| (format!("{}:{stage}", op.name()), n)).collect(),
             ..untimed(Status::Timed)
         })
+    }
+
+    /// Why a sequence whose calls were worked out together is not what its calls draw one after another, if it is not.
+    fn together_fault(&self, network: &dyn FrameNetwork, ops: &Ops, inputs: &[Tensor; 2]) -> Result<Option<String>> {
+        if !self.arguments.together {
+            return Ok(None);
+        }
+        let apart = sequence(network, ops, inputs, self.arguments.steps, |_| Ok(()))?;
+        let together = self.whole_sequence(network, ops, None, inputs)?;
+        let (error, allowed) = (largest_difference(&together, &apart)? / self.magnitude, 2.0 * self.allowed(ops));
+        let why =
+            format!("worked out together it differs by {error:.1e} of the largest magnitude, {allowed:.1e} is allowed");
+        Ok((error > allowed || !error.is_finite()).then_some(why))
+    }
+
+    /// How far a call may be from plain Candle, as a share of the largest magnitude.
+    fn allowed(&self, ops: &Ops) -> f64 {
+        ROUNDING + if ops.dtype == DType::F32 { 0.0 } else { 2.0 * self.half_error }
+    }
+
+    /// Who runs how many calls of which op in a sequence, given that of one call.
+    fn of_a_sequence(
+        &self,
+        of_a_call: Counts,
+        network: &dyn FrameNetwork,
+        ops: &Ops,
+        inputs: &[Tensor; 2],
+    ) -> Result<Counts> {
+        if !self.arguments.together {
+            let steps = u64::from(self.arguments.steps);
+            return Ok(of_a_call.into_iter().map(|(who, n)| (who, n * steps)).collect());
+        }
+        ops.probe.set(Mode::Count);
+        self.whole_sequence(network, ops, None, inputs)?;
+        let counts = ops.probe.counts();
+        ops.probe.set(Mode::Off);
+        Ok(counts)
     }
 
     /// Milliseconds of every counted call and of every counted sequence. On a GPU the calls of a sequence are queued together, and
     /// each is said to take its share.
     fn time(&self, network: &dyn FrameNetwork, ops: &Ops, inputs: &[Tensor; 2]) -> Result<(Vec<f64>, Vec<f64>)> {
         let (plan, steps) = (plan(self.arguments), self.arguments.steps);
-        if !self.device.is_cpu() {
+        if !self.device.is_cpu() || self.arguments.together {
             let recorder = ops.recorder();
             let mut work = OnDevice(&self.device, || {
-                whole_sequence(network, ops, recorder.as_deref(), inputs, steps)?;
+                self.whole_sequence(network, ops, recorder.as_deref(), inputs)?;
                 Ok(())
             });
             let timings = measure(&mut work, plan)?;
@@ -186,18 +225,38 @@ impl<'a> Bench<'a> {
     /// was recorded with.
     fn replay_fault(&self, network: &dyn FrameNetwork, ops: &Ops, inputs: &[Tensor; 2]) -> Result<Option<String>> {
         let Some(recorder) = ops.recorder() else { return Ok(None) };
-        let steps = self.arguments.steps;
-        let run = |inputs: &[Tensor; 2]| whole_sequence(network, ops, Some(&*recorder), inputs, steps);
+        let run = |inputs: &[Tensor; 2]| self.whole_sequence(network, ops, Some(&*recorder), inputs);
         let swapped = [inputs[1].clone(), inputs[0].clone()];
         run(inputs)?; // as it is, the next one is recorded
         for inputs in [inputs, &swapped] {
-            let (plain, replayed) = (sequence(network, ops, inputs, steps, |_| Ok(()))?, run(inputs)?);
+            let (plain, replayed) = (self.whole_sequence(network, ops, None, inputs)?, run(inputs)?);
             let difference = largest_difference(&plain, &replayed)?;
             if difference != 0.0 {
                 return Ok(Some(format!("its recording differs from the run that was recorded by {difference:.1e}")));
             }
         }
         Ok(None)
+    }
+
+    /// A sequence as one piece of work, recorded where a stage can.
+    pub fn whole_sequence(
+        &self,
+        network: &dyn FrameNetwork,
+        ops: &Ops,
+        recorder: Option<&dyn Recorder>,
+        inputs: &[Tensor; 2],
+    ) -> crate::Result<Tensor> {
+        let (steps, together) = (self.arguments.steps, self.arguments.together);
+        let calls = |t: &[Tensor]| {
+            let drawn = if together {
+                network.sequence(ops, &t[0], &timesteps(network, steps), &t[1])?
+            } else {
+                sequence(network, ops, &[t[0].clone(), t[1].clone()], steps, |_| Ok(()))?
+            };
+            Ok(vec![drawn])
+        };
+        let mut drawn = ops.whole(recorder, &format!("{steps} calls"), inputs, &calls)?;
+        drawn.pop().ok_or_else(|| crate::Error::Model("a sequence drew nothing: please report this".into()))
     }
 }
 
@@ -209,26 +268,17 @@ pub fn sequence(
     steps: u16,
     mut done: impl FnMut(&Tensor) -> crate::Result<()>,
 ) -> crate::Result<Tensor> {
-    let spacing = network.timesteps() as f64 / f64::from(steps);
     let mut y = previous.clone();
-    for i in 0..steps {
-        y = call_alone(network, ops, x, f64::from(i) * spacing, &y)?;
+    for timestep in timesteps(network, steps) {
+        y = call_alone(network, ops, x, timestep, &y)?;
         done(&y)?;
     }
     Ok(y)
 }
 
-/// The same calls as one piece of work, recorded where a stage can.
-pub fn whole_sequence(
-    network: &dyn FrameNetwork,
-    ops: &Ops,
-    recorder: Option<&dyn Recorder>,
-    inputs: &[Tensor; 2],
-    steps: u16,
-) -> crate::Result<Tensor> {
-    let calls = |t: &[Tensor]| Ok(vec![sequence(network, ops, &[t[0].clone(), t[1].clone()], steps, |_| Ok(()))?]);
-    let mut drawn = ops.whole(recorder, &format!("{steps} calls"), inputs, &calls)?;
-    drawn.pop().ok_or_else(|| crate::Error::Model("a sequence drew nothing: please report this".into()))
+fn timesteps(network: &dyn FrameNetwork, steps: u16) -> Vec<f64> {
+    let spacing = network.timesteps() as f64 / f64::from(steps);
+    (0..steps).map(|i| f64::from(i) * spacing).collect()
 }
 
 #[cfg(test)]

@@ -6,7 +6,9 @@ use crate::ops::graphs::{Graphs, Recorder, Work};
 use crate::{Error, Result};
 use candle_core::cuda_backend::CudaDevice;
 use candle_core::cuda_backend::cudarc::driver::result::{self, memcpy_dtod_async};
-use candle_core::cuda_backend::cudarc::driver::sys::{CUgraph, CUgraphExec, CUgraphInstantiate_flags, CUstreamCaptureMode};
+use candle_core::cuda_backend::cudarc::driver::sys::{
+    CUgraph, CUgraphExec, CUgraphInstantiate_flags, CUstreamCaptureMode,
+};
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaStream, DevicePtr};
 use candle_core::{DType, Device, Tensor};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -140,40 +142,9 @@ impl CudaRecorder {
         let (start, _) = block.device_ptr(&stream);
         // SAFETY: the block is as large as the steps need, and the recording keeps it, the inputs and the outputs; what else the work
         // uses, such as weights, its owner keeps.
-        let again = capture(&stream, || Ok(unsafe { steps.launch(stream.cu_stream(), start, &mut |_| Ok(())) }?))?;
+        let again = capture(&stream, || Ok(unsafe { steps.launch(stream.cu_stream(), start) }?))?;
         let recording = Recording { graph: again.instantiate(&stream)?, inputs, outputs, _block: block };
         recording.graph.launch(&stream)?;
-        if let Some(path) = std::env::var_os("MIRAGE_X_STEPS") {
-            let names = steps.names();
-            let events: Vec<_> = (0..=names.len())
-                .map(|_| stream.context().new_event(Some(candle_core::cuda_backend::cudarc::driver::sys::CUevent_flags::CU_EVENT_DEFAULT)))
-                .collect::<std::result::Result<_, _>>()
-                .map_err(wrap)?;
-            let timed = capture(&stream, || {
-                Ok(unsafe {
-                    steps.launch(stream.cu_stream(), start, &mut |at| {
-                        candle_core::cuda_backend::cudarc::driver::sys::cuEventRecordWithFlags(events[at].cu_event(), stream.cu_stream(), 1)
-                            .result()
-                            .map_err(wrap)
-                    })
-                }?)
-            })?
-            .instantiate(&stream)?;
-            let mut times = vec![Vec::new(); names.len()];
-            for _ in 0..30 {
-                timed.launch(&stream)?;
-                stream.synchronize().map_err(wrap)?;
-                for (at, t) in times.iter_mut().enumerate() {
-                    t.push(events[at].elapsed_ms(&events[at + 1]).map_err(wrap)? * 1e3);
-                }
-            }
-            let mut text = String::new();
-            for (name, mut t) in names.into_iter().zip(times) {
-                t.sort_by(f32::total_cmp);
-                text += &format!("{:.2}\t{name}\n", t[15]);
-            }
-            std::fs::write(path, text).unwrap();
-        }
         for (output, expected) in recording.outputs.iter().zip(expected) {
             if bytes(output)? != expected {
                 return Err(refused("its replay gives other values than the run that it was made from".into()));

@@ -35,7 +35,17 @@ impl Kernel {
         let mut params = params;
         let mut arguments = [(&raw mut params).cast()];
         // SAFETY: the caller's promise; the kernel takes one argument.
-        unsafe { launch(self.function.cu_function(), self.stream.cu_stream(), grid, false, &mut arguments, &mut []) }?;
+        unsafe {
+            launch(
+                self.function.cu_function(),
+                self.stream.cu_stream(),
+                grid,
+                [grid.threads, 1, 1],
+                false,
+                &mut arguments,
+                &mut [],
+            )
+        }?;
         Ok(())
     }
 
@@ -57,6 +67,7 @@ pub(super) unsafe fn launch(
     function: CUfunction,
     stream: CUstream,
     grid: Grid,
+    threads: [u32; 3],
     overlap: bool,
     arguments: &mut [*mut c_void],
     buffer: &mut [*mut c_void],
@@ -80,9 +91,9 @@ pub(super) unsafe fn launch(
         gridDimX: x,
         gridDimY: y,
         gridDimZ: z,
-        blockDimX: grid.threads,
-        blockDimY: 1,
-        blockDimZ: 1,
+        blockDimX: threads[0],
+        blockDimY: threads[1],
+        blockDimZ: threads[2],
         sharedMemBytes: grid.shared,
         hStream: stream,
         attrs: attributes.as_mut_ptr(),
@@ -95,24 +106,31 @@ pub(super) unsafe fn launch(
         .map_err(wrap)
 }
 
-/// The map of boxes of a tensor of 16-bit values, for copies that a kernel asks for; dimensions and boxes from the innermost on. What
-/// of a box lies outside of the tensor is zeros.
+/// The map of boxes of a tensor of 16-bit values at `address`, for copies that a kernel asks for; dimensions and boxes from the innermost
+/// on. What of a box lies outside of the tensor is zeros.
 ///
 /// # Errors
-/// Dimensions that the tensor does not have or a card cannot map.
-pub fn tensor_map(tensor: &Tensor, dims: &[usize], boxes: &[usize]) -> candle_core::Result<TensorMap> {
-    let kind = match tensor.dtype() {
+/// Dimensions or an address that a card cannot map.
+pub fn tensor_map(address: u64, dtype: DType, dims: &[usize], boxes: &[usize]) -> candle_core::Result<TensorMap> {
+    let kind = match dtype {
         DType::F16 => CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
         DType::BF16 => CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
         other => candle_core::bail!("no map of {other:?}"),
     };
-    if dims.iter().product::<usize>() != tensor.elem_count() || dims.len() != boxes.len() || !tensor.is_contiguous() {
-        candle_core::bail!("a tensor of {:?} is not {dims:?}, innermost first", tensor.dims());
+    if dims.len() != boxes.len() {
+        candle_core::bail!("boxes of {boxes:?} are none of {dims:?}");
     }
-    let start = std::ptr::without_provenance_mut(address(tensor)? as usize);
+    let start = std::ptr::without_provenance_mut(address as usize);
     let dims: Vec<u64> = dims.iter().map(|n| *n as u64).collect();
     // bytes from one to the next, of all dimensions but the innermost
-    let steps: Vec<u64> = dims.iter().scan(2, |bytes, n| { *bytes *= n; Some(*bytes) }).take(dims.len() - 1).collect();
+    let steps: Vec<u64> = dims
+        .iter()
+        .scan(2, |bytes, n| {
+            *bytes *= n;
+            Some(*bytes)
+        })
+        .take(dims.len() - 1)
+        .collect();
     let boxes: Vec<u32> = boxes.iter().map(|n| *n as u32).collect();
     let each = vec![1u32; dims.len()];
     let mut map = TensorMap([0; 16]);

@@ -10,7 +10,7 @@ pub use event::Timer;
 pub use graph::graphs;
 pub use launch::{Kernel, address, tensor_map};
 pub use memory::memory;
-pub use module::Kernels;
+pub use module::{Kernels, kernels_digest};
 
 use crate::{Error, Result};
 use candle_core::cuda_backend::CudaDevice;
@@ -80,6 +80,15 @@ pub fn processors(device: &Device) -> Result<u32> {
     let stream = device.as_cuda_device()?.cuda_stream();
     let count = stream.context().attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
     Ok(count.map_err(wrap)?.unsigned_abs())
+}
+
+/// Whether work on the device is being recorded, so that nothing can be waited for.
+///
+/// # Errors
+/// A device that is no NVIDIA GPU, or an earlier error of it.
+pub fn recording(device: &Device) -> candle_core::Result<bool> {
+    let status = device.as_cuda_device()?.cuda_stream().capture_status().map_err(wrap)?;
+    Ok(status != sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE)
 }
 
 /// A GPU's name and the newest CUDA that its driver knows; `None` for a CPU.

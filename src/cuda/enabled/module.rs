@@ -7,17 +7,29 @@ use candle_core::Device;
 use candle_core::cuda_backend::cudarc::driver::CudaModule;
 use candle_core::cuda_backend::cudarc::driver::sys::CUfunction_attribute;
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 /// What `build.rs` made of each file in `cuda-kernels/`: code for the cards named there, and PTX for later ones.
-const IMAGES: [(&str, &[u8]); 3] = [
+const IMAGES: [(&str, &[u8]); 4] = [
+    ("attention", include_bytes!(concat!(env!("OUT_DIR"), "/attention.fatbin"))),
     ("conv2d", include_bytes!(concat!(env!("OUT_DIR"), "/conv2d.fatbin"))),
     ("norm", include_bytes!(concat!(env!("OUT_DIR"), "/norm.fatbin"))),
     ("elementwise", include_bytes!(concat!(env!("OUT_DIR"), "/elementwise.fatbin"))),
 ];
 
 /// What only compute capability 9.0 runs.
-const HOPPER: [(&str, &[u8]); 1] = [("conv2d_hopper", include_bytes!(concat!(env!("OUT_DIR"), "/conv2d_hopper.fatbin")))];
+const HOPPER: [(&str, &[u8]); 2] = [
+    ("conv2d_hopper", include_bytes!(concat!(env!("OUT_DIR"), "/conv2d_hopper.fatbin"))),
+    ("conv3x3_hopper", include_bytes!(concat!(env!("OUT_DIR"), "/conv3x3_hopper.fatbin"))),
+];
+
+/// A digest of all of them: what was measured of other kernels says nothing of these.
+pub fn kernels_digest() -> String {
+    let mut hasher = DefaultHasher::new();
+    IMAGES.iter().chain(&HOPPER).for_each(|(_, image)| image.hash(&mut hasher));
+    format!("{:016x}", hasher.finish())
+}
 
 /// The project's own kernels on one GPU.
 pub struct Kernels {

@@ -48,6 +48,8 @@ impl Place {
 struct Launch {
     function: CUfunction,
     grid: Grid,
+    /// Along x, y and z.
+    threads: [u32; 3],
     /// Each argument, as 64-bit words; or all of them in one buffer of so many bytes.
     arguments: Vec<Vec<u64>>,
     buffer: Option<usize>,
@@ -131,15 +133,15 @@ impl Steps {
     ///
     /// # Errors
     /// Whatever the driver finds wrong.
-    pub unsafe fn launch(&self, stream: CUstream, block: u64, before: &mut dyn FnMut(usize) -> Result<()>) -> Result<()> {
-        for (at, step) in self.steps.iter().enumerate() {
-            before(at)?;
+    pub unsafe fn launch(&self, stream: CUstream, block: u64) -> Result<()> {
+        for step in &self.steps {
             match step {
                 // SAFETY: the caller's promise; addresses within the block were those of pieces that the kernel was captured with.
                 Step::Launch(launch) => unsafe { relaunch(launch, stream, block) }?,
                 Step::Copy { to, from, bytes } => {
                     // SAFETY: likewise, and as many bytes as were captured.
-                    unsafe { memcpy_dtod_async(to.address(block), from.address(block), *bytes, stream) }.map_err(wrap)?;
+                    unsafe { memcpy_dtod_async(to.address(block), from.address(block), *bytes, stream) }
+                        .map_err(wrap)?;
                 }
                 Step::Fill { to, value, element, count } => {
                     let to = to.address(block);
@@ -155,21 +157,7 @@ impl Steps {
                 }
             }
         }
-        before(self.steps.len())
-    }
-
-    pub fn names(&self) -> Vec<String> {
-        self.steps
-            .iter()
-            .map(|s| match s {
-                Step::Launch(l) => {
-                    let name = unsafe { CStr::from_ptr(ask(|to| sys::cuFuncGetName(to, l.function)).unwrap()) };
-                    format!("{} {:?} {:?} {} cluster {}", name.to_string_lossy().chars().take(60).collect::<String>(), l.grid.blocks, l.grid.threads, l.grid.shared, l.grid.cluster)
-                }
-                Step::Copy { bytes, .. } => format!("copy {bytes}"),
-                Step::Fill { count, .. } => format!("fill {count}"),
-            })
-            .collect()
+        Ok(())
     }
 }
 
@@ -224,19 +212,17 @@ fn kernel(node: CUgraphNode, arena: &Arena) -> Result<Launch> {
     } else {
         p.func
     };
-    if p.blockDimY * p.blockDimZ != 1 {
-        candle_core::bail!("a kernel has threads along more than one dimension");
-    }
     // SAFETY: the function is loaded, and the driver's string lives as long as it is.
     let name = unsafe { CStr::from_ptr(ask(|to| sys::cuFuncGetName(to, function))?) };
     let mut launch = Launch {
         function,
         grid: Grid {
             blocks: [p.gridDimX, p.gridDimY, p.gridDimZ],
-            threads: p.blockDimX,
+            threads: p.blockDimX * p.blockDimY * p.blockDimZ,
             shared: p.sharedMemBytes,
             cluster: cluster(node)?,
         },
+        threads: [p.blockDimX, p.blockDimY, p.blockDimZ],
         arguments: Vec::new(),
         buffer: None,
         addresses: Vec::new(),
@@ -337,14 +323,13 @@ unsafe fn relaunch(launch: &Launch, stream: CUstream, block: u64) -> Result<()> 
     };
     // SAFETY: the arguments are those that the kernel was captured with, at addresses that the caller vouches for; a kernel that may
     // overlap with the one ahead is ours, and waits for it before it touches what others write.
-    unsafe { launch::launch(launch.function, stream, launch.grid, launch.own, pointers, extra) }
+    unsafe { launch::launch(launch.function, stream, launch.grid, launch.threads, launch.own, pointers, extra) }
 }
 
 fn copy(node: CUgraphNode, arena: &Arena) -> Result<Step> {
     // SAFETY: the node is a copy's.
     let p = ask(|to| unsafe { sys::cuGraphMemcpyNodeGetParams(node, to) })?;
-    let on_device =
-        |kind| matches!(kind, CUmemorytype::CU_MEMORYTYPE_DEVICE | CUmemorytype::CU_MEMORYTYPE_UNIFIED);
+    let on_device = |kind| matches!(kind, CUmemorytype::CU_MEMORYTYPE_DEVICE | CUmemorytype::CU_MEMORYTYPE_UNIFIED);
     if !on_device(p.srcMemoryType) || !on_device(p.dstMemoryType) {
         candle_core::bail!("it copies between host and device");
     }

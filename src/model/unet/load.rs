@@ -39,12 +39,6 @@ pub fn linear(
     Ok(ops.prepare_linear(w.path(), LinearParams { weight, bias, activation })?)
 }
 
-/// A linear layer without a bias.
-pub fn projection(ops: &Ops, w: &Scope<'_>, inputs: usize, outputs: usize) -> Result<Layer<dyn LinearKernel>> {
-    let weight = w.get((outputs, inputs), "weight")?;
-    Ok(ops.prepare_linear(w.path(), LinearParams { weight, bias: None, activation: Activation::None })?)
-}
-
 /// Group normalisation, with what follows it.
 pub fn group_norm(
     ops: &Ops,

@@ -1,6 +1,6 @@
 //! The transformer of a U-Net: over the pixels of a level, which also read the conditioning tokens.
 use super::UNetConfig;
-use super::load::{group_norm, layer_norm, linear, projection};
+use super::load::{group_norm, layer_norm, linear};
 use crate::Result;
 use crate::model::Scope;
 use crate::ops::geglu::GegluKernel;
@@ -17,34 +17,58 @@ const EPS: f64 = 1e-6;
 
 /// `to_out(attention(to_q(x), to_k(context), to_v(context)))`.
 struct Attention {
+    /// The name of the query projection, by which a probe knows the attention.
+    name: String,
     heads: usize,
-    to_q: Layer<dyn LinearKernel>,
-    to_k: Layer<dyn LinearKernel>,
-    to_v: Layer<dyn LinearKernel>,
+    projections: Projections,
     to_out: Layer<dyn LinearKernel>,
 }
 
+/// Layers that read the same input run as one.
+enum Projections {
+    /// `to_q`, `to_k` and `to_v` of the pixels.
+    Own(Layer<dyn LinearKernel>),
+    /// `to_q` of the pixels, `to_k` and `to_v` of the context.
+    Cross(Layer<dyn LinearKernel>, Layer<dyn LinearKernel>),
+}
+
 impl Attention {
-    fn load(ops: &Ops, w: &Scope<'_>, channels: usize, context: usize, heads: usize) -> Result<Self> {
-        Ok(Self {
-            heads,
-            to_q: projection(ops, &w.pp("to_q"), channels, channels)?,
-            to_k: projection(ops, &w.pp("to_k"), context, channels)?,
-            to_v: projection(ops, &w.pp("to_v"), context, channels)?,
-            to_out: linear(ops, &w.pp("to_out.0"), channels, channels, Activation::None)?,
-        })
+    fn load(ops: &Ops, w: &Scope<'_>, channels: usize, context: Option<usize>, heads: usize) -> Result<Self> {
+        let stacked = |layers: &[&str], name: &str, inputs: usize| -> Result<_> {
+            let weight = w.stacked(layers, (channels, inputs), "weight")?;
+            let params = LinearParams { weight, bias: None, activation: Activation::None };
+            Ok(ops.prepare_linear(w.pp(name).path(), params)?)
+        };
+        let projections = match context {
+            None => Projections::Own(stacked(&["to_q", "to_k", "to_v"], "to_qkv", channels)?),
+            Some(context) => {
+                Projections::Cross(stacked(&["to_q"], "to_q", channels)?, stacked(&["to_k", "to_v"], "to_kv", context)?)
+            }
+        };
+        let to_out = linear(ops, &w.pp("to_out.0"), channels, channels, Activation::None)?;
+        Ok(Self { name: w.pp("to_q").path().to_owned(), heads, projections, to_out })
     }
 
-    /// `x` is `(b, tokens, c)`, `context` `(b, n, width)`; `residual` is added to the result.
+    /// `x` is `(b, tokens, c)`, `context` `(b, n, width)`, which self-attention does not read; `residual` is added to the result.
     fn forward(&self, ops: &Ops, x: &Tensor, context: &Tensor, residual: &Tensor) -> Result<Tensor> {
         let (b, tokens, c) = x.dims3()?;
         let dim = c / self.heads;
-        // (b, n, c) to (b, heads, n, head_dim)
-        let split = |t: Tensor| t.reshape((b, t.dim(1)?, self.heads, dim))?.transpose(1, 2);
-        let q = split(ops.linear(&self.to_q, x, None)?)?;
-        let k = split(ops.linear(&self.to_k, context, None)?)?;
-        let v = split(ops.linear(&self.to_v, context, None)?)?;
-        let y = ops.attention(self.to_q.name(), &q, &k, &v, 1.0 / (dim as f64).sqrt())?;
+        // part `i` of (b, n, parts * c) as (b, heads, n, head_dim), where it lies
+        let part = |t: &Tensor, i: usize| -> candle_core::Result<Tensor> {
+            let (b, n, wide) = t.dims3()?;
+            t.reshape((b, n, wide / c, self.heads, dim))?.narrow(2, i, 1)?.squeeze(2)?.transpose(1, 2)
+        };
+        let [q, k, v] = match &self.projections {
+            Projections::Own(to_qkv) => {
+                let y = ops.linear(to_qkv, x, None)?;
+                [part(&y, 0)?, part(&y, 1)?, part(&y, 2)?]
+            }
+            Projections::Cross(to_q, to_kv) => {
+                let y = ops.linear(to_kv, context, None)?;
+                [part(&ops.linear(to_q, x, None)?, 0)?, part(&y, 0)?, part(&y, 1)?]
+            }
+        };
+        let y = ops.attention(&self.name, &q, &k, &v, 1.0 / (dim as f64).sqrt())?;
         let y = y.transpose(1, 2)?.reshape((b, tokens, c))?; // (b, tokens, c)
         Ok(ops.linear(&self.to_out, &y, Some(residual))?)
     }
@@ -69,9 +93,9 @@ impl BasicTransformerBlock {
             GegluParams { weight: proj.get((2 * inner, channels), "weight")?, bias: proj.get(2 * inner, "bias")? };
         Ok(Self {
             norm1: layer_norm(ops, &w.pp("norm1"), channels)?,
-            attn1: Attention::load(ops, &w.pp("attn1"), channels, channels, heads)?,
+            attn1: Attention::load(ops, &w.pp("attn1"), channels, None, heads)?,
             norm2: layer_norm(ops, &w.pp("norm2"), channels)?,
-            attn2: Attention::load(ops, &w.pp("attn2"), channels, context, heads)?,
+            attn2: Attention::load(ops, &w.pp("attn2"), channels, Some(context), heads)?,
             norm3: layer_norm(ops, &w.pp("norm3"), channels)?,
             ff_in: ops.prepare_geglu(proj.path(), geglu)?,
             ff_out: linear(ops, &ff.pp("2"), inner, channels, Activation::None)?,
@@ -126,7 +150,7 @@ impl Transformer {
     /// Heads of the attention whose query projection is the layer of this name.
     pub fn heads(&self, layer: &str) -> Option<usize> {
         let mut attentions = self.blocks.iter().flat_map(|block| [&block.attn1, &block.attn2]);
-        attentions.find(|attention| attention.to_q.name() == layer).map(|attention| attention.heads)
+        attentions.find(|attention| attention.name == layer).map(|attention| attention.heads)
     }
 
     /// `x` is `(b, c, h, w)`, `context` `(b, n, width)`.

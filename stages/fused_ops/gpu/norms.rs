@@ -229,7 +229,9 @@ impl LayerNormKernel for FusedLayerNorm {
         };
         let blocks = int(rows.div_ceil(THREADS / team))?.unsigned_abs();
         // SAFETY: each tensor has the shape that `arguments` says.
-        unsafe { kernel.launch(Grid { blocks: [blocks, 1, 1], threads: THREADS as u32, shared: 0, cluster: 1 }, arguments) }?;
+        unsafe {
+            kernel.launch(Grid { blocks: [blocks, 1, 1], threads: THREADS as u32, shared: 0, cluster: 1 }, arguments)
+        }?;
         Ok(y)
     }
 }

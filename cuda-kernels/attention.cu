@@ -1,0 +1,254 @@
+// Attention for short heads: softmax(q·kᵀ · scale) · v with an online softmax (arXiv:2307.08691), made for head dims that are not what
+// libraries are built for, such as 12 or 24, and for few tokens.
+//
+// Against the rung below: queries, keys and values are read where the projection left them, whatever lies between two tokens, so nothing
+// is padded or copied; a head of 12 is computed as 16 and not as 32; the sums of a row's weights come out of the tensor cores, as one
+// more column of v that is all ones; and where exponentials are the limit (a processor makes 16 in a clock, and two million of them for
+// 4096 tokens), a share of them is computed as polynomials by units that would be idle.
+//
+// A warp has 16 queries, or twice 16; keys and values pass by in tiles of 64 through a ring of stages (cp.async, ldmatrix, mma.m16n8k16). Where
+// there are few queries, two groups of warps share a block's queries, take the tiles in turn, and add up at the end.
+#include "ptx.cuh"
+
+constexpr int KEYS = 64, WARPS = 4, THREADS = WARPS * 32;  // threads of a group
+
+struct AttentionParams {
+    const void* q;  // (batch, queries, heads, head_dim) by strides, each head's values together
+    const void* k;  // (batch, tokens, heads, head_dim), likewise
+    const void* v;  // likewise
+    void* y;        // (batch, queries, heads, head_dim), contiguous
+    int64_t q_batch, q_token, q_head, k_batch, k_token, k_head, v_batch, v_token, v_head;
+    int queries, tokens, heads, head_dim;
+    float scale;  // times log2(e)
+};
+
+// 2^x as a polynomial: the nearest whole number goes into the exponent, 2^rest is within 7.5e-5 (the cubic whose largest relative
+// error between -1/2 and 1/2 is least; a weight is rounded to half precision, or 4.9e-4, afterwards).
+__device__ __forceinline__ float exp2_polynomial(float x) {
+    x = fmaxf(x, -126.0f);
+    const float magic = 12582912.0f;  // 1.5 · 2^23: what is added to it is rounded to a whole number
+    const float shifted = x + magic, rest = x - (shifted - magic);
+    const float power = fmaf(fmaf(fmaf(0.05517167f, rest, 0.24261112f), rest, 0.69326099f), rest, 0.99992807f);
+    return __int_as_float(__float_as_int(power) + (__float_as_int(shifted) << 23));
+}
+
+template <typename T> __device__ __forceinline__ uint32_t packed(float a, float b) {
+    const typename Pair<T>::Type pair = Pair<T>::round(a, b);
+    uint32_t bits;
+    memcpy(&bits, &pair, 4);
+    return bits;
+}
+
+// DIM: the head dim, up to the next multiple of 16. TILES of 16 queries for each warp. BYTES of a copy.
+template <typename T, int DIM, int TILES, int GROUPS, int BYTES, int STAGES>
+__device__ __forceinline__ void attention(const AttentionParams& p) {
+    constexpr int ROW = DIM + 8;  // so that the eight rows of a matrix lie in different banks
+    constexpr int VALUES = BYTES / 2, CHUNKS = DIM / VALUES;
+    constexpr int STAGE = 2 * KEYS * ROW;
+    constexpr int STEPS = DIM / 16, COLUMNS = KEYS / 8;
+    extern __shared__ __align__(128) unsigned char memory[];
+    const int group = threadIdx.x / THREADS, tid = threadIdx.x % THREADS, warp = tid / 32, lane = tid % 32;
+    const int head = blockIdx.y, sample = blockIdx.z;
+    T* stages = reinterpret_cast<T*>(memory) + group * STAGES * STAGE;
+    const T* q = static_cast<const T*>(p.q) + sample * p.q_batch + head * p.q_head;
+    const T* k = static_cast<const T*>(p.k) + sample * p.k_batch + head * p.k_head;
+    const T* v = static_cast<const T*>(p.v) + sample * p.v_batch + head * p.v_head;
+    const int all = (p.tokens + KEYS - 1) / KEYS, tiles = (all - group + GROUPS - 1) / GROUPS;
+    let_next_begin();
+    wait_for_previous();
+
+    auto fetch = [&](int turn) {
+        T* keys = stages + turn % STAGES * STAGE;
+        T* values = keys + KEYS * ROW;
+#pragma unroll 1
+        for (int at = tid; at < KEYS * CHUNKS; at += THREADS) {
+            const int row = at / CHUNKS, column = at % CHUNKS * VALUES, token = (turn * GROUPS + group) * KEYS + row;
+            const bool there = token < p.tokens && column < p.head_dim;
+            cp_async<BYTES>(keys + row * ROW + column, k + (there ? token * p.k_token + column : 0), there);
+            cp_async<BYTES>(values + row * ROW + column, v + (there ? token * p.v_token + column : 0), there);
+        }
+    };
+#pragma unroll
+    for (int i = 0; i < STAGES - 1; i++) {
+        if (i < tiles) fetch(i);
+        cp_async_commit();
+    }
+
+    // queries as the left operand: rows lane / 4 and 8 below, two values at lane % 4 * 2 and 8 further
+    const int first = (blockIdx.x * WARPS + warp) * 16 * TILES + lane / 4;
+    uint32_t queries[TILES][STEPS][4];
+#pragma unroll
+    for (int t = 0; t < TILES; t++)
+#pragma unroll
+        for (int s = 0; s < STEPS; s++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const int row = first + t * 16 + i % 2 * 8, column = s * 16 + lane % 4 * 2 + i / 2 * 8;
+                const bool there = row < p.queries && column < p.head_dim;
+                queries[t][s][i] = there ? *reinterpret_cast<const uint32_t*>(q + row * p.q_token + column) : 0u;
+            }
+
+    constexpr int ONES = DIM / 8;  // the column of ones
+    float sums[TILES][DIM / 8 + 1][4] = {};
+    float most[TILES][2];
+#pragma unroll
+    for (int t = 0; t < TILES; t++) most[t][0] = most[t][1] = -INFINITY;
+    const uint32_t ones = packed<T>(1.0f, 1.0f);
+
+#pragma unroll 1
+    for (int turn = 0; turn < tiles; turn++) {
+        cp_async_wait<STAGES - 2>();
+        if constexpr (GROUPS == 1) __syncthreads();
+        else meet<THREADS>(1 + group);
+        if (turn + STAGES - 1 < tiles) fetch(turn + STAGES - 1);
+        cp_async_commit();
+        const T* keys = stages + turn % STAGES * STAGE;
+        const int tile = turn * GROUPS + group;
+        const T* values = keys + KEYS * ROW;
+
+        float scores[TILES][COLUMNS][4] = {};
+#pragma unroll
+        for (int s = 0; s < STEPS; s++)
+#pragma unroll
+            for (int j = 0; j < COLUMNS; j += 2) {
+                uint32_t b[4];
+                ldmatrix_x4(b, keys + (j * 8 + lane % 8 + lane / 16 * 8) * ROW + s * 16 + lane / 8 % 2 * 8);
+#pragma unroll
+                for (int t = 0; t < TILES; t++) {
+                    mma_16x8x16<T>(scores[t][j], queries[t][s], b[0], b[1]);
+                    mma_16x8x16<T>(scores[t][j + 1], queries[t][s], b[2], b[3]);
+                }
+            }
+        if ((tile + 1) * KEYS > p.tokens) {
+#pragma unroll
+            for (int t = 0; t < TILES; t++)
+#pragma unroll
+                for (int j = 0; j < COLUMNS; j++)
+#pragma unroll
+                    for (int i = 0; i < 4; i++)
+                        if (tile * KEYS + j * 8 + lane % 4 * 2 + i % 2 >= p.tokens) scores[t][j][i] = -INFINITY;
+        }
+
+        uint32_t weights[TILES][COLUMNS][2];
+#pragma unroll
+        for (int t = 0; t < TILES; t++) {
+            float now[2] = {most[t][0], most[t][1]};
+#pragma unroll
+            for (int j = 0; j < COLUMNS; j++)
+#pragma unroll
+                for (int i = 0; i < 4; i++) now[i / 2] = fmaxf(now[i / 2], scores[t][j][i]);
+#pragma unroll
+            for (int r = 0; r < 2; r++) {
+                now[r] = fmaxf(now[r], __shfl_xor_sync(~0u, now[r], 1));
+                now[r] = fmaxf(now[r], __shfl_xor_sync(~0u, now[r], 2));
+            }
+            if (__any_sync(~0u, now[0] > most[t][0] || now[1] > most[t][1])) {
+#pragma unroll
+                for (int r = 0; r < 2; r++) {
+                    const float factor = exp2_approx((most[t][r] - now[r]) * p.scale);
+                    most[t][r] = now[r];
+#pragma unroll
+                    for (int d = 0; d <= ONES; d++) {
+                        sums[t][d][2 * r] *= factor;
+                        sums[t][d][2 * r + 1] *= factor;
+                    }
+                }
+            }
+            const float offset[2] = {most[t][0] * p.scale, most[t][1] * p.scale};
+#pragma unroll
+            for (int j = 0; j < COLUMNS; j++)
+#pragma unroll
+                for (int r = 0; r < 2; r++) {
+                    const float a = fmaf(scores[t][j][2 * r], p.scale, -offset[r]), b = fmaf(scores[t][j][2 * r + 1], p.scale, -offset[r]);
+                    weights[t][j][r] = j % 4 == 3 ? packed<T>(exp2_polynomial(a), exp2_polynomial(b)) : packed<T>(exp2_approx(a), exp2_approx(b));
+                }
+        }
+
+        // 16 keys at a time: the weights' layout as a result is that of a left operand
+#pragma unroll
+        for (int j = 0; j < COLUMNS; j += 2) {
+            uint32_t a[TILES][4];
+#pragma unroll
+            for (int t = 0; t < TILES; t++) {
+                a[t][0] = weights[t][j][0], a[t][1] = weights[t][j][1];
+                a[t][2] = weights[t][j + 1][0], a[t][3] = weights[t][j + 1][1];
+                mma_16x8x16<T>(sums[t][ONES], a[t], ones, ones);
+            }
+#pragma unroll
+            for (int d = 0; d < DIM / 8; d += 2) {
+                uint32_t b[4];
+                ldmatrix_x4_transposed(b, values + (j * 8 + lane % 16) * ROW + d * 8 + lane / 16 * 8);
+#pragma unroll
+                for (int t = 0; t < TILES; t++) {
+                    mma_16x8x16<T>(sums[t][d], a[t], b[0], b[1]);
+                    mma_16x8x16<T>(sums[t][d + 1], a[t], b[2], b[3]);
+                }
+            }
+        }
+    }
+    cp_async_wait<0>();
+
+    if constexpr (GROUPS == 2) {
+        // the second group's sums and maxima, thread by thread
+        constexpr int VALUES_OF_A_THREAD = (DIM / 8 + 1) * 4 + 2;
+        static_assert(TILES == 1 && VALUES_OF_A_THREAD * 4 * THREADS <= 2 * STAGES * STAGE * 2, "they take the place of the stages");
+        __syncthreads();
+        float* shared = reinterpret_cast<float*>(memory) + tid;
+        if (group == 1) {
+#pragma unroll
+            for (int d = 0; d <= ONES; d++)
+#pragma unroll
+                for (int i = 0; i < 4; i++) shared[(d * 4 + i) * THREADS] = sums[0][d][i];
+            shared[(VALUES_OF_A_THREAD - 2) * THREADS] = most[0][0];
+            shared[(VALUES_OF_A_THREAD - 1) * THREADS] = most[0][1];
+        }
+        __syncthreads();
+        if (group == 1) return;
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            const float other = shared[(VALUES_OF_A_THREAD - 2 + r) * THREADS], now = fmaxf(most[0][r], other);
+            const float own_share = exp2_approx((most[0][r] - now) * p.scale), other_share = exp2_approx((other - now) * p.scale);
+#pragma unroll
+            for (int d = 0; d <= ONES; d++)
+#pragma unroll
+                for (int i = 2 * r; i < 2 * r + 2; i++) sums[0][d][i] = sums[0][d][i] * own_share + shared[(d * 4 + i) * THREADS] * other_share;
+        }
+    }
+
+#pragma unroll
+    for (int t = 0; t < TILES; t++)
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            const int row = first + t * 16 + r * 8;
+            if (row >= p.queries) continue;
+            const float share = __fdividef(1.0f, sums[t][ONES][2 * r]);
+            T* y = static_cast<T*>(p.y) + ((static_cast<int64_t>(sample) * p.queries + row) * p.heads + head) * p.head_dim;
+#pragma unroll
+            for (int d = 0; d < DIM / 8; d++) {
+                const int column = d * 8 + lane % 4 * 2;
+                if (column < p.head_dim)
+                    *reinterpret_cast<uint32_t*>(y + column) = packed<T>(sums[t][d][2 * r] * share, sums[t][d][2 * r + 1] * share);
+            }
+        }
+}
+
+// RESIDENT: blocks that a processor holds at least.
+#define ATTENTION(T, NAME, DIM, TILES, GROUPS, BYTES, STAGES, RESIDENT)                                                           \
+    extern "C" __global__ void __launch_bounds__(THREADS * GROUPS, RESIDENT)                                                      \
+        mirage_attention_##NAME##_##DIM##x##TILES##x##GROUPS(const AttentionParams p) {                                           \
+        attention<T, DIM, TILES, GROUPS, BYTES, STAGES>(p);                                                                       \
+    }
+#define ATTENTIONS(T, NAME)                                                                                                       \
+    ATTENTION(T, NAME, 16, 1, 1, 8, 3, 6)                                                                                         \
+    ATTENTION(T, NAME, 16, 1, 2, 8, 3, 3)                                                                                         \
+    ATTENTION(T, NAME, 16, 2, 1, 8, 3, 4)                                                                                         \
+    ATTENTION(T, NAME, 32, 1, 1, 16, 3, 5)                                                                                        \
+    ATTENTION(T, NAME, 32, 1, 2, 16, 3, 2)                                                                                        \
+    ATTENTION(T, NAME, 32, 2, 1, 16, 3, 3)                                                                                        \
+    ATTENTION(T, NAME, 48, 1, 1, 16, 3, 3)                                                                                        \
+    ATTENTION(T, NAME, 64, 1, 1, 16, 3, 3)                                                                                        \
+    ATTENTION(T, NAME, 96, 1, 1, 16, 2, 3)                                                                                        \
+    ATTENTION(T, NAME, 128, 1, 1, 16, 2, 2)                                                                                       \
+    ATTENTION(T, NAME, 192, 1, 1, 16, 2, 2)
+ATTENTIONS(__half, f16)
+ATTENTIONS(__nv_bfloat16, bf16)

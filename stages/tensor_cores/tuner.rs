@@ -1,0 +1,204 @@
+//! Which kernel a layer runs with which tile and split: measured once on the card for each size, and remembered.
+use super::{hopper, lock, plan};
+use crate::cuda;
+use candle_core::{DType, Device, Result, Tensor};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// The kernel of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Choice {
+    /// `conv2d.cu`.
+    Any(plan::Plan),
+    /// `conv2d_hopper.cu` or `conv3x3_hopper.cu`.
+    Hopper(hopper::Plan),
+}
+
+/// What a choice holds for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(super) struct Work {
+    /// Of the input.
+    pub batch: usize,
+    pub height: usize,
+    pub width: usize,
+    pub channels: usize,
+    pub skip_channels: usize,
+    pub outputs: usize,
+    pub kernel: usize,
+    pub stride: usize,
+    pub padding: usize,
+    /// Whether there is a residual and a shift to read.
+    pub residual: bool,
+    pub shift: bool,
+}
+
+/// Candidates are run so often each, as long as they are not far from the best.
+const ROUNDS: usize = 5;
+/// Times the best so far, above which a candidate is not run again.
+const FAR: f64 = 1.25;
+/// Bytes that push everything else out of the second-level cache, as the rest of a network does between two runs of a layer.
+const EVICTION: usize = 96 << 20;
+
+/// What choices hold for, besides the work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Origin {
+    /// The card and the driver.
+    card: String,
+    /// A digest of the kernels.
+    kernels: String,
+    dtype: String,
+}
+
+/// The file.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    origin: Origin,
+    choices: Vec<(Work, Choice)>,
+}
+
+#[derive(Default)]
+struct Known {
+    choices: HashMap<Work, Choice>,
+    /// Whether there is more than in the file.
+    more: bool,
+}
+
+/// What is known, and where it is kept.
+pub(super) struct Tuner {
+    device: Device,
+    origin: Origin,
+    file: Option<PathBuf>,
+    known: Mutex<Known>,
+}
+
+impl Tuner {
+    /// With what an earlier run found out, where it left something for this card and these kernels.
+    pub fn new(device: &Device, dtype: DType) -> Self {
+        let card = cuda::card(device).unwrap_or_default();
+        let origin = Origin { card, kernels: cuda::kernels_digest(), dtype: format!("{dtype:?}").to_lowercase() };
+        let file = dirs::cache_dir().map(|folder| folder.join("mirage").join(origin.file_name()));
+        let choices = file.as_deref().map(|file| load(file, &origin)).unwrap_or_default();
+        Self { device: device.clone(), origin, file, known: Mutex::new(Known { choices, more: false }) }
+    }
+
+    /// The choice for `work`: a known one, or of `candidates`, best guess first, the one that `run` takes least time for. `input` is what all of them
+    /// read besides weights. While work is recorded nothing can be timed: then the best guess.
+    ///
+    /// # Errors
+    /// A candidate that cannot be launched.
+    pub fn choose(
+        &self,
+        work: Work,
+        input: &Tensor,
+        candidates: &dyn Fn() -> Vec<Choice>,
+        run: &dyn Fn(Choice) -> Result<()>,
+    ) -> Result<Choice> {
+        if let Some(choice) = lock(&self.known).choices.get(&work) {
+            return Ok(*choice);
+        }
+        let candidates = candidates();
+        let Some(guess) = candidates.first().copied() else {
+            candle_core::bail!("no kernel takes {work:?}");
+        };
+        if cuda::recording(&self.device)? {
+            return Ok(guess);
+        }
+        let choice = self.fastest(input, &candidates, run)?;
+        let mut known = lock(&self.known);
+        known.choices.insert(work, choice);
+        known.more = true;
+        Ok(choice)
+    }
+
+    fn fastest(&self, input: &Tensor, candidates: &[Choice], run: &dyn Fn(Choice) -> Result<()>) -> Result<Choice> {
+        let mut times = vec![f64::INFINITY; candidates.len()];
+        for round in 0..ROUNDS {
+            let best = times.iter().copied().fold(f64::INFINITY, f64::min);
+            for (time, candidate) in times.iter_mut().zip(candidates) {
+                if round > 0 && *time > FAR * best {
+                    continue;
+                }
+                // weights come from memory, as they do in a network that is larger than the cache, and the input does not
+                Tensor::zeros(EVICTION, DType::U8, &self.device)?;
+                input.copy()?;
+                let Some(timer) = cuda::Timer::start(&self.device)? else { return Ok(*candidate) };
+                run(*candidate)?;
+                *time = time.min(timer.stop()?.as_secs_f64());
+            }
+        }
+        let best = times.iter().zip(candidates).min_by(|a, b| a.0.total_cmp(b.0));
+        best.map(|(_, choice)| *choice).ok_or_else(|| candle_core::Error::Msg("there is nothing to choose from".into()))
+    }
+}
+
+impl Drop for Tuner {
+    /// Keeps what was found out; where that cannot be written, the next run finds it out again.
+    fn drop(&mut self) {
+        let known = lock(&self.known);
+        if let (true, Some(file)) = (known.more, &self.file) {
+            let choices = known.choices.iter().map(|(work, choice)| (*work, *choice)).collect();
+            drop(save(file, &Kept { origin: self.origin.clone(), choices }));
+        }
+    }
+}
+
+impl Origin {
+    fn file_name(&self) -> String {
+        let word: String = self.card.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        format!("layers-{word}-{}-{}.json", self.dtype, self.kernels)
+    }
+}
+
+/// What a file holds for `origin`; nothing where there is none or it is not one of ours.
+fn load(file: &Path, origin: &Origin) -> HashMap<Work, Choice> {
+    let kept: Option<Kept> = std::fs::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    kept.filter(|kept| kept.origin == *origin).map(|kept| kept.choices.into_iter().collect()).unwrap_or_default()
+}
+
+fn save(file: &Path, kept: &Kept) -> std::io::Result<()> {
+    let folder = file.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    let mut part = tempfile::NamedTempFile::new_in(folder)?;
+    serde_json::to_writer(&mut part, kept)?;
+    part.flush()?;
+    part.persist(file)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(card: &str) -> Origin {
+        Origin { card: card.to_owned(), kernels: "0123".to_owned(), dtype: "f16".to_owned() }
+    }
+
+    const WORK: Work = Work {
+        batch: 1,
+        height: 8,
+        width: 8,
+        channels: 64,
+        skip_channels: 0,
+        outputs: 64,
+        kernel: 3,
+        stride: 1,
+        padding: 1,
+        residual: false,
+        shift: false,
+    };
+
+    #[test]
+    fn choices_are_kept_for_the_card_that_they_were_measured_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("cache").join(origin("a card, CUDA 13.0").file_name());
+        let choice = Choice::Any(plan::Plan { tile: 1, splits: 2, tiles_per_split: 5 });
+        save(&file, &Kept { origin: origin("a card, CUDA 13.0"), choices: vec![(WORK, choice)] }).unwrap();
+        assert_eq!(load(&file, &origin("a card, CUDA 13.0")), HashMap::from([(WORK, choice)]));
+        assert!(load(&file, &origin("a card, CUDA 13.1")).is_empty(), "another driver");
+        std::fs::write(&file, "{").unwrap();
+        assert!(load(&file, &origin("a card, CUDA 13.0")).is_empty(), "a damaged file");
+    }
+}
