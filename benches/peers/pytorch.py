@@ -4,11 +4,9 @@
     python3 benches/peers/pytorch.py --check                      # against the golden file
     mirage bench --model reference-medium --peer benches/peers/pytorch.py
     mirage bench --size 256x144 --steps 2 --peer benches/peers/pytorch.py                      # the live model
-    python3 benches/peers/pytorch.py --ops                        # the four convolutions of the CPU target
     python3 benches/peers/pytorch.py --base 16 --inputs a.safetensors --output b.safetensors   # as `mirage eval`
 
-Needs torch, numpy and safetensors, and for the live model diffusers. Prints one JSON object a line; refuses to time a network that does not draw what the
-golden file holds.
+Needs torch, numpy and safetensors, and for the live model diffusers. Prints one JSON object a line, of a network that draws what the golden file holds.
 """
 import argparse
 import ctypes
@@ -28,8 +26,7 @@ from torch import nn
 
 ROOT = pathlib.Path(__file__).parents[2]
 GOLDEN = ROOT / "tests/golden/mirage_hello_base16_b1_32x32.safetensors"
-HEADS, TIMESTEPS = 16, 50
-LIVE = "mirage-live"
+HEADS, TIMESTEPS, LIVE = 16, 50, "mirage-live"
 
 
 class HeavyConvBlock(nn.Module):
@@ -102,24 +99,19 @@ class Reference(nn.Module):
         self.unets = nn.ModuleList([UNet(4, 3, base), UNet(3, 3, base // 2)])
         self.temporal_processor = nn.Sequential(HeavyConvBlock(6, base), Attention(base), HeavyConvBlock(base, 3))
 
-    def images(self, x, planes):
-        return self.unets[1](self.unets[0](torch.cat([x, planes], 1)))
-
-    def temporal(self, image, previous):
-        return self.temporal_processor(torch.cat([image, previous], 1))
-
     def forward(self, x, timestep, previous):
-        plane = (timestep / TIMESTEPS).to(x.dtype).expand_as(x[:, :1])
-        return self.temporal(self.images(x, plane), previous)
+        return self.together(x, self.plane(x, timestep), previous)[0]
 
-    def together(self, x, times, previous):
-        """A sequence in which the U-Nets, which see nothing of what the calls draw, have all timesteps in one batch."""
-        planes = torch.cat([(t / TIMESTEPS).to(x.dtype).expand_as(x[:, :1]) for t in times])
-        outputs = []
-        for image in self.images(x.repeat(len(times), 1, 1, 1), planes).split(len(x)):
-            previous = self.temporal(image, previous)
-            outputs.append(previous)
-        return torch.stack(outputs)
+    @staticmethod
+    def plane(x, timestep):
+        return (timestep / TIMESTEPS).to(x.dtype).expand_as(x[:, :1])
+
+    def together(self, x, planes, previous):
+        """Calls at the timesteps of `planes`; the U-Nets, which see nothing of what calls draw, have all of them in one batch."""
+        frames, outputs = x if len(planes) == len(x) else x.repeat(len(planes) // len(x), 1, 1, 1), []
+        for image in self.unets[1](self.unets[0](torch.cat([frames, planes], 1))).split(len(x)):
+            outputs.append(self.temporal_processor(torch.cat([image, outputs[-1] if outputs else previous], 1)))
+        return outputs
 
 
 def timesteps(calls, device, span=TIMESTEPS):
@@ -207,19 +199,14 @@ def build(base, weights):
 
 def check():
     """Every tensor of the golden file within 1e-4 of its largest magnitude, or nothing else is done."""
-    golden = load_file(GOLDEN)
+    golden, model, got = load_file(GOLDEN), build(16, formula(16)), {}
     x, previous = golden.pop("x"), golden.pop("previous")
-    model = build(16, formula(16))
-    got = {}
     for name, module in model.named_modules():
         module.register_forward_hook(lambda _m, _i, out, name=name: got.__setitem__(f"activation.{name}", out))
     got["step_t25"] = model(x, torch.tensor(25.0), previous)
-    activations = dict(got)
-    sequence = torch.stack(in_sequence(model, x, previous, timesteps(5, x.device)))
-    got = activations | {"sequence": sequence}
+    got = {**got, "sequence": torch.stack(in_sequence(model, x, previous, timesteps(5, x.device)))}
     for name, want in golden.items():
-        if not distance(got[name], want) <= 1e-4:
-            error = distance(got[name], want)
+        if not (error := distance(got[name], want)) <= 1e-4:
             sys.exit(f"the PyTorch network is wrong: {name} differs by {error:.1e} of its largest magnitude")
 
 
@@ -326,12 +313,10 @@ class Clock:
 
 def graphed(sequence):
     """The whole sequence as one CUDA graph."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
+    with torch.cuda.stream(torch.cuda.Stream()):
         for _ in range(3):
             sequence()
-    torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         outputs = sequence()
@@ -372,13 +357,12 @@ def prepare(args, device, weights, variant):
         return in_sequence(forward, x, previous, times, done)
 
     if args.together:
-        whole = model.together
-        if variant.compiled:
-            fast = torch.compile(whole, mode="reduce-overhead" if device.type == "cuda" else "default")
-            whole = lambda *given: fast(*given).clone()
+        options = {"mode": "reduce-overhead"} if device.type == "cuda" else {}
+        whole = torch.compile(model.together, **options) if variant.compiled else model.together
+        planes = torch.cat([model.plane(x, t) for t in times])
 
         def sequence(done=lambda: None):
-            outputs = whole(x, times, previous)
+            outputs = [y.clone() for y in whole(x, planes, previous)]
             done()
             return outputs
 
@@ -468,8 +452,8 @@ def main():
     option = parser.add_argument
     option("--model", default="reference", choices=["reference", LIVE], help="the network")
     option("--base", type=int, default=128, help="base channels of the network")
-    option("--width", type=int, default=64)
-    option("--height", type=int, default=64)
+    for side in ("--width", "--height"):
+        option(side, type=int, default=64)
     option("--size", type=int, help="width and height")
     option("--batch", type=int, default=1)
     option("--calls", type=int, default=5, help="calls of the network in a sequence")

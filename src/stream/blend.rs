@@ -15,8 +15,8 @@ pub enum BlendRule {
     Learned(BlendNetwork),
 }
 
-/// `still + (moving − still) · d / (d + change)`: the share of the new frame at a pixel, `d` being the mean difference of the two input frames
-/// around it, in frames of values in [-1, 1].
+/// `still + (moving − still) · d² / (d² + change²)`: the share of the new frame at a pixel, `d` being the mean difference of the two input
+/// frames around it, in frames of values in [-1, 1].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MotionBlend {
     /// The share where the input stands still, in (0, 1].
@@ -31,8 +31,8 @@ impl MotionBlend {
     /// The share at each pixel, `(batch, 1, height, width)`, of input frames `(batch, 3, height, width)`.
     fn share(&self, frame: &Tensor, before: &Tensor) -> candle_core::Result<Tensor> {
         let difference = blur(&(frame - before)?.abs()?.mean_keepdim(1)?)?;
-        let half = (difference + self.change)?.recip()?;
-        half.affine(-(self.moving - self.still) * self.change, self.moving)
+        let square = self.change * self.change;
+        (difference.sqr()? + square)?.recip()?.affine(-(self.moving - self.still) * square, self.moving)
     }
 }
 
@@ -137,11 +137,11 @@ mod tests {
 
     #[test]
     fn what_stands_still_keeps_more_of_the_frame_before() {
-        let motion = MotionBlend { still: 0.15, moving: 0.95, change: 0.03 };
+        let motion = MotionBlend { still: 0.15, moving: 0.95, change: 0.02 };
         let share = |by: f32| mean(&motion.share(&plane(by), &plane(0.0)).unwrap());
         assert!((share(0.0) - 0.15).abs() < 1e-6);
-        assert!((share(0.03) - 0.55).abs() < 1e-5, "half way");
-        assert!((share(2.0) - 0.95).abs() < 0.02);
+        assert!((share(0.02) - 0.55).abs() < 1e-5, "half way");
+        assert!((share(2.0) - 0.95).abs() < 1e-3);
         // a change on one side reaches a few pixels to the other and not further
         let mut values = vec![0f32; 3 * 16];
         for channel in values.chunks_mut(16) {

@@ -58,7 +58,7 @@ impl StreamConfig {
                 strength: 1.0,
                 memory: MemoryConfig { frames: 4, every: 30, weight: 0.0 },
                 // what the frame before keeps takes the flicker out of what is drawn anew each time
-                blend: BlendRule::Motion(MotionBlend { still: 0.15, moving: 0.95, change: 0.03 }),
+                blend: BlendRule::Motion(MotionBlend { still: 0.15, moving: 0.95, change: 0.02 }),
                 style: (0..restyling.styles.len()).map(|i| if i == 1 { 1.0 } else { 0.0 }).collect(),
                 ..common
             },
