@@ -73,8 +73,8 @@ pub struct Arguments {
     /// Stop after this many frames.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     frames: Option<u64>,
-    /// Share of each new frame in the output, from 0 to 1; the rest stays from the frame before. By default 0.95 for
-    /// a network with styles, else 0.8.
+    /// Share of each new frame in the output, from 0 to 1; the rest stays from the frame before. By default it goes by
+    /// how much the input moves for a network with styles, else 0.8.
     #[arg(long, value_name = "SHARE")]
     blend: Option<f64>,
     /// Past frames that the context memory keeps; 0 turns it off. By default 4 for a network with styles, else 0.

@@ -2,6 +2,7 @@
 use super::{hopper, lock, plan};
 use crate::cuda;
 use candle_core::{DType, Device, Result, Tensor};
+use etcetera::BaseStrategy as _;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -79,7 +80,8 @@ impl Tuner {
     pub fn new(device: &Device, dtype: DType) -> Self {
         let card = cuda::card(device).unwrap_or_default();
         let origin = Origin { card, kernels: cuda::kernels_digest(), dtype: format!("{dtype:?}").to_lowercase() };
-        let file = dirs::cache_dir().map(|folder| folder.join("mirage").join(origin.file_name()));
+        let folders = etcetera::choose_base_strategy().ok();
+        let file = folders.map(|folders| folders.cache_dir().join("mirage").join(origin.file_name()));
         let choices = file.as_deref().map(|file| load(file, &origin)).unwrap_or_default();
         Self { device: device.clone(), origin, file, known: Mutex::new(Known { choices, more: false }) }
     }
