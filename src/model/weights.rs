@@ -121,7 +121,7 @@ impl Weights {
 
     fn get(&self, shape: Shape, name: String) -> Result<Tensor> {
         let tensor = match &self.source {
-            Source::Shapes => Tensor::zeros((), candle_core::DType::F32, &Device::Cpu)?.broadcast_as(shape.clone())?,
+            Source::Shapes => only_a_shape(&shape)?,
             Source::Formula => Tensor::from_vec(formula::tensor(&name, shape.dims()), shape.clone(), &self.device)?,
             Source::File(file) => {
                 let values = file.read_f32(&name, shape.dims())?;
@@ -132,6 +132,11 @@ impl Weights {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(parameter);
         Ok(tensor)
     }
+}
+
+/// Zeros that occupy nothing.
+fn only_a_shape(shape: &Shape) -> candle_core::Result<Tensor> {
+    Tensor::zeros((), candle_core::DType::F32, &Device::Cpu)?.broadcast_as(shape)
 }
 
 /// A place in the tree of names.
@@ -169,12 +174,29 @@ impl<'a> Scope<'a> {
     pub fn stacked(&self, layers: &[&str], shape: impl Into<Shape>, name: &str) -> Result<Tensor> {
         let shape = shape.into();
         let parts = layers.iter().map(|layer| self.pp(layer).get(shape.clone(), name)).collect::<Result<Vec<_>>>()?;
-        if let (Source::Shapes, [first, ..]) = (&self.weights.source, &parts[..]) {
+        if matches!(self.weights.source, Source::Shapes) {
             // a copy would occupy memory before anybody knows whether a file holds as much
             let mut dims = shape.into_dims();
             dims[0] *= parts.len();
-            return Ok(first.flatten_all()?.narrow(0, 0, 1)?.squeeze(0)?.broadcast_as(dims)?);
+            return Ok(only_a_shape(&dims.into())?);
         }
         Ok(Tensor::cat(&parts, 0)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stacked_shapes_occupy_nothing_and_stacked_values_lie_one_below_the_other() {
+        let shapes = Weights::shapes();
+        let side = 1 << 20; // 4 TiB in f32
+        assert_eq!(shapes.root().stacked(&["q", "k"], (side, side), "weight").unwrap().dims(), [2 * side, side]);
+        assert_eq!(shapes.asked().len(), 2);
+        let formula = Weights::formula(&Device::Cpu);
+        let both = formula.root().stacked(&["q", "k"], (2, 3), "weight").unwrap();
+        let second = formula.root().pp("k").get((2, 3), "weight").unwrap();
+        assert_eq!(both.narrow(0, 2, 2).unwrap().to_vec2::<f32>().unwrap(), second.to_vec2::<f32>().unwrap());
     }
 }
