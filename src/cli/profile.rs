@@ -5,17 +5,21 @@ use super::{Verdict, output};
 use crate::bench::report::{Build, machine};
 use crate::bench::roofline::{self, Ceilings, Layer, Origin};
 use crate::bench::{ceilings, memory, trace::chrome_trace};
+use crate::cuda::{Marker, time_parts};
 use crate::model::{call_alone, formula};
+use crate::ops::Ops;
 use crate::ops::probe::{Mode, Record};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use clap::Args;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Shows time, calls, arithmetic and bytes per op and per layer, and the peak memory of weights and activations.
 ///
-/// One call is run to warm up, then as many as --calls asks are timed op by op.
+/// One call is run to warm up, then as many as --calls asks are timed op by op. Where calls are recorded (fused-ops on a GPU), each layer is timed
+/// in its place in the recording, as the median of so many.
 #[derive(Args)]
 #[command(after_help = "Example:
   mirage profile --model reference-medium --stages all --trace trace.json
@@ -97,11 +101,18 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
 
     let at_rest = memory::current_on(&device);
     memory::reset_peak_on(&device);
-    ops.probe.set(Mode::Time);
-    for _ in 0..arguments.calls {
-        call_alone(&*network, &ops, &x, 25.0, &previous)?;
-    }
-    let records = ops.probe.take_records();
+    let mut call = || call_alone(&*network, &ops, &x, 25.0, &previous);
+    // work that is recorded as a whole is looked at as a whole: on its own, a short layer would show its launch
+    let (records, between) = match Marker::new(&device)?.filter(|_| ops.graphs.is_some()) {
+        Some(marker) => in_place(&ops, &marker, usize::from(arguments.calls), &mut call)?,
+        None => {
+            ops.probe.set(Mode::Time);
+            for _ in 0..arguments.calls {
+                call()?;
+            }
+            (ops.probe.take_records(), None)
+        }
+    };
     let activations = memory::peak_on(&device).saturating_sub(at_rest);
 
     let work = format!(
@@ -109,7 +120,14 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
         arguments.model.model, arguments.size, arguments.batch, arguments.model.device
     );
     say!("{work}: {} calls", arguments.calls);
-    let calls = f64::from(arguments.calls);
+    if let Some(between) = between {
+        say!(
+            "Each layer was timed in its place in a recorded call, between two events, which keep it from overlapping with its neighbours; between \
+             layers there were {:.3} ms.",
+            between.as_secs_f64() * 1e3
+        );
+    }
+    let calls = if between.is_some() { 1.0 } else { f64::from(arguments.calls) };
     print_sums("op, run by", by(&records, |r| format!("{}, {}", r.op.name(), r.stage)), calls, usize::MAX)?;
     print_sums("layer", by(&records, |r| format!("{} ({})", r.site, r.op.name())), calls, arguments.layers)?;
     say!("Peak memory: weights {:.1} MiB, activations {:.1} MiB.", mebi(weights), mebi(activations));
@@ -119,7 +137,7 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
     }
     if arguments.roofline {
         drop((network, x, previous)); // large matrices must fit beside what is left
-        show_roofline(arguments, work, &records, &device, ops.dtype)?;
+        show_roofline(arguments, work, &records, calls, &device, ops.dtype)?;
     }
     Ok(Verdict::Passed)
 }
@@ -138,20 +156,49 @@ fn ceiling(given: Option<f64>, measure: impl FnOnce() -> Result<f64>) -> Result<
     })
 }
 
-fn show_roofline(arguments: &Arguments, work: String, records: &[Record], device: &Device, dtype: DType) -> Result<()> {
+/// The layers of a recorded call with the time that each takes there, and the time between them.
+fn in_place(
+    ops: &Ops,
+    marker: &Marker,
+    calls: usize,
+    call: &mut dyn FnMut() -> crate::Result<Tensor>,
+) -> Result<(Vec<Record>, Option<Duration>)> {
+    let parts = time_parts(marker, calls, &mut || {
+        ops.probe.mark(marker.clone());
+        call().map(drop)
+    })?;
+    let mut records = ops.probe.take_records();
+    ops.probe.set(Mode::Off);
+    let mut start = Duration::ZERO;
+    // what is before a layer, and the layer
+    for (record, part) in records.iter_mut().zip(parts.chunks(2)) {
+        record.start = start + part[0];
+        record.time = part.get(1).copied().unwrap_or_default();
+        start = record.start + record.time;
+    }
+    Ok((records, Some(parts.iter().step_by(2).sum())))
+}
+
+fn show_roofline(
+    arguments: &Arguments,
+    work: String,
+    records: &[Record],
+    calls: f64,
+    device: &Device,
+    dtype: DType,
+) -> Result<()> {
     let (bandwidth, bandwidth_from) = ceiling(arguments.bandwidth, || ceilings::bandwidth(device))?;
     let (arithmetic, arithmetic_from) = ceiling(arguments.arithmetic, || ceilings::arithmetic(device, dtype))?;
     let ceilings = Ceilings { bandwidth, arithmetic };
     say!(
-        "Roofline: {:.1} GB/s ({}), {:.1} GFLOP/s ({}); they meet at {:.1} flop for each byte. The probe waits for the device \
-         before and after each call, so a short layer on a GPU also carries its launch.",
+        "Roofline: {:.1} GB/s ({}), {:.1} GFLOP/s ({}); they meet at {:.1} flop for each byte.",
         bandwidth / 1e9,
         bandwidth_from.name(),
         arithmetic / 1e9,
         arithmetic_from.name(),
         ceilings.balance()
     );
-    let layers = roofline::layers(records, ceilings, f64::from(arguments.calls));
+    let layers = roofline::layers(records, ceilings, calls);
     let total = roofline::total("all", &layers);
     print_layers(&layers, arguments.layers, &total)?;
     if let Some(path) = &arguments.json {

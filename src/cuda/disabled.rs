@@ -140,6 +140,52 @@ impl Timer {
     }
 }
 
+/// Says where parts of recorded work begin and end.
+#[derive(Clone)]
+pub struct Marker(Infallible);
+
+impl Marker {
+    /// None in this build.
+    ///
+    /// # Errors
+    /// None in this build.
+    pub fn new(_: &Device) -> candle_core::Result<Option<Self>> {
+        Ok(None)
+    }
+
+    /// One part ends, another begins.
+    ///
+    /// # Errors
+    /// None: there is no value of this type.
+    pub fn mark(&self) -> candle_core::Result<()> {
+        match self.0 {}
+    }
+}
+
+/// How long each part of recorded work takes.
+///
+/// # Errors
+/// None: there is no marker in this build.
+pub fn time_parts(
+    marker: &Marker,
+    _launches: usize,
+    _work: &mut dyn FnMut() -> Result<()>,
+) -> Result<Vec<Duration>> {
+    match marker.0 {}
+}
+
+/// Time that one of several turns of work takes.
+///
+/// # Errors
+/// None in this build, which has no GPU to time.
+pub fn time_in_turns(
+    _: &Device,
+    _turns: usize,
+    _work: &dyn Fn(usize) -> candle_core::Result<()>,
+) -> candle_core::Result<Option<Duration>> {
+    Ok(None)
+}
+
 /// Whether work on the device is being recorded.
 ///
 /// # Errors

@@ -12,8 +12,8 @@ mod imp;
 mod imp;
 
 pub use imp::{
-    COMPILED, Kernel, Kernels, Timer, address, card, device, graphs, kernels_digest, memory, processors, recording,
-    tensor_map,
+    COMPILED, Kernel, Kernels, Marker, Timer, address, card, device, graphs, kernels_digest, memory, processors,
+    recording, tensor_map, time_in_turns, time_parts,
 };
 
 #[cfg(feature = "flash-attn-cuda")]
@@ -32,6 +32,9 @@ pub use flash::{FLASH_ATTN, flash_attn};
 /// types; each address in it is that of device memory as large as the kernel takes it to be, or null where the kernel allows it.
 pub unsafe trait Params: Copy {}
 
+/// Blocks that form no clusters.
+pub const ALONE: [u32; 3] = [1; 3];
+
 /// Blocks and threads of one launch.
 #[derive(Clone, Copy, Debug)]
 pub struct Grid {
@@ -41,8 +44,8 @@ pub struct Grid {
     pub threads: u32,
     /// Bytes of dynamic shared memory in a block.
     pub shared: u32,
-    /// Blocks along z that form a cluster; 1 where none do.
-    pub cluster: u32,
+    /// Blocks along x, y and z that form a cluster; [`ALONE`] where none do.
+    pub cluster: [u32; 3],
 }
 
 /// How a kernel finds boxes of a tensor in memory; only the driver and the card know what is in it.
@@ -58,7 +61,7 @@ impl Grid {
     pub fn over(count: usize) -> candle_core::Result<Self> {
         const THREADS: usize = 256;
         let blocks = u32::try_from(count.div_ceil(THREADS)).map_err(candle_core::Error::wrap)?;
-        Ok(Self { blocks: [blocks.max(1), 1, 1], threads: THREADS as u32, shared: 0, cluster: 1 })
+        Ok(Self { blocks: [blocks.max(1), 1, 1], threads: THREADS as u32, shared: 0, cluster: ALONE })
     }
 }
 

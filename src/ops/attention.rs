@@ -32,8 +32,12 @@ impl Ops {
     }
 }
 
-/// Two matrix products around a softmax, with the whole `(queries, tokens)` matrix in memory.
+/// Two matrix products around a softmax, with the whole `(queries, tokens)` matrix in memory; on a GPU some queries at a time where there are
+/// too many, as each row of the matrix is its own.
 pub struct Reference;
+
+/// Values of a matrix on a GPU at most: Candle's kernels count them in 32 bits, and the matrix, its scaled copy and the softmax are there together.
+const AT_A_TIME: usize = 1 << 29;
 
 impl Attention for Reference {
     fn stage(&self) -> &'static str {
@@ -45,9 +49,23 @@ impl Attention for Reference {
         if q.device().is_cpu() {
             expect_room([batch, heads, queries, k.dim(2)?], q.dtype().size_in_bytes())?;
         }
-        let weights = (q.contiguous()?.matmul(&k.transpose(2, 3)?.contiguous()?)? * scale)?;
-        candle_nn::ops::softmax_last_dim(&weights)?.matmul(&v.contiguous()?)
+        let (keys, values) = (k.transpose(2, 3)?.contiguous()?, v.contiguous()?);
+        let rows = |q: &Tensor| {
+            let weights = (q.contiguous()?.matmul(&keys)? * scale)?;
+            candle_nn::ops::softmax_last_dim(&weights)?.matmul(&values)
+        };
+        let most = if q.device().is_cpu() { queries } else { queries_at_a_time(batch * heads * k.dim(2)?) };
+        if queries <= most {
+            return rows(q);
+        }
+        let parts = (0..queries).step_by(most).map(|from| rows(&q.narrow(2, from, most.min(queries - from))?));
+        Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 2)
     }
+}
+
+/// Each query has so many values in the matrix.
+fn queries_at_a_time(values: usize) -> usize {
+    (AT_A_TIME / values.max(1)).max(1)
 }
 
 /// A matrix up to this many bytes is not asked about: to ask takes longer than to fill one.
@@ -79,6 +97,13 @@ fn available() -> u64 {
 mod tests {
     use super::*;
     use candle_core::Device;
+
+    #[test]
+    fn a_gpu_takes_as_many_queries_as_it_can_count() {
+        assert_eq!(queries_at_a_time(16 * 4096), 8192, "the reference network at 64x64 goes in one piece");
+        assert_eq!(queries_at_a_time(16 * 65_536), 512);
+        assert_eq!(queries_at_a_time(usize::MAX), 1);
+    }
 
     #[test]
     fn a_matrix_that_no_memory_holds_is_an_error_with_a_way_out() {

@@ -1,4 +1,5 @@
 //! Counts and times what the slots run: the only place where an op is counted or timed.
+use crate::cuda::Marker;
 use candle_core::{Device, Result, Tensor};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
@@ -99,6 +100,8 @@ pub enum Mode {
     Count,
     /// Counts, and times each call with the device synchronised around it, which slows a GPU down.
     Time,
+    /// Lists calls without a time, and has the marker set before and after each.
+    Mark,
 }
 
 /// Calls so far, by op and stage.
@@ -110,6 +113,7 @@ struct State {
     records: Vec<Record>,
     since: Option<Instant>,
     taps: Option<BTreeMap<String, Tensor>>,
+    marker: Option<Marker>,
 }
 
 /// Looks on while the slots run.
@@ -121,7 +125,8 @@ pub struct Probe {
 }
 
 const OFF: u8 = 0;
-const TIME: u8 = 2;
+const TIME: u8 = Mode::Time as u8;
+const MARK: u8 = Mode::Mark as u8;
 const TAP: u8 = 4;
 
 impl Probe {
@@ -139,6 +144,13 @@ impl Probe {
     pub fn set(&self, mode: Mode) {
         *self.state() = State { since: Some(Instant::now()), ..State::default() };
         self.mode.store(mode as u8, Relaxed);
+    }
+
+    /// Forgets what was seen; lists calls from now on, and marks before and after each, so that [`crate::cuda::time_parts`] can tell how long each
+    /// one takes in its place.
+    pub fn mark(&self, marker: Marker) {
+        self.set(Mode::Mark);
+        self.state().marker = Some(marker);
     }
 
     /// Whether anything is counted, timed or kept.
@@ -172,7 +184,7 @@ impl Probe {
         self.state().counts.clone()
     }
 
-    /// Timed calls so far, in order; empty unless the mode is [`Mode::Time`].
+    /// Calls so far, in order; empty unless the mode is [`Mode::Time`] or [`Mode::Mark`].
     pub fn take_records(&self) -> Vec<Record> {
         std::mem::take(&mut self.state().records)
     }
@@ -188,18 +200,24 @@ impl Probe {
         if mode == OFF {
             return f();
         }
-        if mode != TIME {
+        if mode != TIME && mode != MARK {
             *self.state().counts.entry((call.op, call.stage)).or_default() += 1;
             return f();
         }
+        let marker = self.state().marker.clone();
+        let mark = || marker.as_ref().map_or(Ok(()), Marker::mark);
         // what was queued between two ops is no part of the second one's time
-        if let Some(device) = &self.device {
+        if let Some(device) = self.device.as_ref().filter(|_| mode == TIME) {
             device.synchronize()?;
         }
         let begin = Instant::now();
+        mark()?;
         let y = f()?;
-        y.device().synchronize()?;
-        let time = begin.elapsed();
+        mark()?;
+        if mode == TIME {
+            y.device().synchronize()?;
+        }
+        let time = if mode == TIME { begin.elapsed() } else { Duration::ZERO };
         let (flops, bytes) = cost(&y);
         let mut state = self.state();
         *state.counts.entry((call.op, call.stage)).or_default() += 1;

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 /// Channels of a step: 128 bytes of a pixel, as far as the swizzle of shared memory reaches.
 const CHUNK: usize = 64;
+/// Rows of 128 bytes after which the swizzle of shared memory repeats.
+const SWIZZLED_ROWS: usize = 8;
 /// Blocks of a cluster at most, on every card.
 const WIDEST_CLUSTER: usize = 8;
 
@@ -120,6 +122,8 @@ pub(super) struct Plan {
     tile: usize,
     splits: usize,
     steps_per_split: usize,
+    /// Blocks that share the weights which each of them brings a part of.
+    share: usize,
     boxes: Boxes,
 }
 
@@ -161,11 +165,16 @@ impl Plan {
             .filter(|(_, t)| t.kind == Kind::Conv2d || shape.three_by_three)
             .flat_map(|(tile, t)| {
                 let boxes = t.boxes(shape.width, shape.height);
-                [1, 2, 4, WIDEST_CLUSTER].into_iter().filter_map(move |splits| {
+                let across = shape.batch * boxes.across * boxes.down;
+                let clusters = [1, 2, 4, WIDEST_CLUSTER].map(|splits| [1, 2, 4].map(|share| (splits, share)));
+                clusters.into_iter().flatten().filter_map(move |(splits, share)| {
                     let steps_per_split = shape.steps.div_ceil(splits);
-                    // each block of a cluster must have work
-                    let fits = shape.steps.div_ceil(steps_per_split) == splits;
-                    fits.then_some(Self { tile, splits, steps_per_split, boxes })
+                    // each block of a cluster must have work, and whole swizzles of the weights to bring
+                    let fits = shape.steps.div_ceil(steps_per_split) == splits
+                        && splits * share <= WIDEST_CLUSTER
+                        && across.is_multiple_of(share)
+                        && (t.outputs / share).is_multiple_of(SWIZZLED_ROWS);
+                    fits.then_some(Self { tile, splits, steps_per_split, share, boxes })
                 })
             })
             .collect();
@@ -195,7 +204,7 @@ impl Plan {
             Kind::Conv2d => pixels,
             Kind::Conv3x3 => width * height / 9,
         };
-        let bytes = ((pixels + tile.outputs) * CHUNK * 2) as f64;
+        let bytes = ((pixels + tile.outputs / self.share) * CHUNK * 2) as f64;
         let loads = (blocks * steps * bytes / cost::LOADS).max(waves * steps * bytes * together / cost::LOADS_ONE);
         let meeting = if self.splits > 1 { cost::CLUSTER + cost::BLOCK * self.splits as f64 } else { 0.0 };
         let store = cost::STORE * (tile.pixels() * tile.outputs) as f64 / (64.0 * 96.0);
@@ -206,6 +215,8 @@ impl Plan {
 /// What a launch takes besides weights; addresses that may be null.
 #[derive(Clone, Copy)]
 pub(super) struct Layer<'a> {
+    /// Those of the layer's weights, or of a copy of them.
+    pub values: &'a Tensor,
     pub x: &'a Picture,
     pub skip: Option<&'a Picture>,
     pub padding: usize,
@@ -240,6 +251,7 @@ struct Conv2dHopperParams {
     steps: i32,
     steps_per_split: i32,
     splits: i32,
+    share: i32,
     box_bits: i32,
     boxes_x: i32,
     boxes_y: i32,
@@ -300,6 +312,7 @@ impl Hopper {
     /// Operands were checked, [`takes`] says that the layer fits, and the plan is one for its shape; `y` is written.
     pub fn launch(&self, weights: &PackedWeights, layer: &Layer<'_>, plan: Plan, y: &Tensor) -> Result<()> {
         let Shape { batch, height, width, outputs, steps, .. } = Self::shape(weights, layer);
+        let values = layer.values;
         let tile = TILES[plan.tile];
         let [box_width, box_height] = match tile.kind {
             Kind::Conv2d => [1 << plan.boxes.bits, tile.pixels() >> plan.boxes.bits],
@@ -315,9 +328,9 @@ impl Hopper {
             cuda::tensor_map(picture.address()?, y.dtype(), &dims, &[CHUNK, box_width, box_height, 1])
         };
         let x = pixels(layer.x)?;
-        let dims = [weights.values.dim(1)?, outputs];
-        let weight =
-            cuda::tensor_map(cuda::address(&weights.values)?, weights.values.dtype(), &dims, &[CHUNK, tile.outputs])?;
+        let dims = [values.dim(1)?, outputs];
+        let boxes = [CHUNK, tile.outputs / plan.share];
+        let weight = cuda::tensor_map(cuda::address(values)?, values.dtype(), &dims, &boxes)?;
         let int = |n: usize| i32::try_from(n).map_err(candle_core::Error::wrap);
         let params = Conv2dHopperParams {
             x,
@@ -339,6 +352,7 @@ impl Hopper {
             steps: int(steps)?,
             steps_per_split: int(plan.steps_per_split)?,
             splits: int(plan.splits)?,
+            share: int(plan.share)?,
             box_bits: plan.boxes.bits.cast_signed(),
             boxes_x: int(plan.boxes.across)?,
             boxes_y: int(plan.boxes.down)?,
@@ -353,7 +367,7 @@ impl Hopper {
             blocks: [across as u32, down as u32, plan.splits as u32],
             threads: tile.threads(),
             shared: tile.shared(),
-            cluster: plan.splits as u32,
+            cluster: [plan.share as u32, 1, plan.splits as u32],
         };
         // SAFETY: each address is that of a tensor whose shape and type was checked, and the maps are of the boxes that the tile takes.
         unsafe { self.tiles[plan.tile].0.launch(grid, params) }
@@ -401,11 +415,15 @@ mod tests {
                         Plan::ranked(Shape { batch: 1, height, width, outputs, steps, three_by_three }, 132, &RESIDENT);
                     for plan in plans {
                         assert!(
-                            plan.splits <= WIDEST_CLUSTER && (plan.splits - 1) * plan.steps_per_split < steps,
+                            plan.splits * plan.share <= WIDEST_CLUSTER
+                                && (plan.splits - 1) * plan.steps_per_split < steps,
                             "{plan:?}"
                         );
                         assert!(plan.splits * plan.steps_per_split >= steps, "{plan:?}");
                         assert_eq!(64 % plan.splits, 0, "rows of a tile are shared out evenly");
+                        let across = plan.boxes.across * plan.boxes.down;
+                        assert_eq!(across % plan.share, 0, "whole clusters: {plan:?}");
+                        assert_eq!(TILES[plan.tile].outputs / plan.share % 8, 0, "whole swizzles: {plan:?}");
                     }
                 }
             }

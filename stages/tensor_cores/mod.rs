@@ -78,8 +78,8 @@ fn shown(y: &Tensor, weights: &PackedWeights, ending: Ending) -> Result<Tensor> 
     if y.dim(1)? == outputs { Ok(y) } else { y.narrow(1, 0, outputs) }
 }
 
-/// Kernels of compute capability 9.0 that are tried for a layer, those that should be best; of the others a fourth as many.
-const CANDIDATES: usize = 32;
+/// Kernels that are tried for a layer, those that should be best; where there are some for compute capability 9.0, of the others a fourth as many.
+const CANDIDATES: usize = 40;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -97,7 +97,8 @@ pub struct TensorCores {
     /// Of the layer that ran last.
     before: Mutex<Option<Next>>,
     scratch: Mutex<Option<Tensor>>,
-    hopper: Option<(Hopper, Tuner)>,
+    hopper: Option<Hopper>,
+    tuner: Tuner,
 }
 
 /// What a call of a layer takes: pictures as `(batch, channels, height, width)` in the storage type; those that lie channels-last are
@@ -191,6 +192,7 @@ impl TensorCores {
             before: Mutex::default(),
             scratch: Mutex::default(),
             hopper: None,
+            tuner: Tuner::new(device, dtype, "mma"),
         })
     }
 
@@ -199,8 +201,8 @@ impl TensorCores {
     /// # Errors
     /// As [`load`](Self::load), and another card.
     pub fn load_hopper(device: &Device, dtype: DType) -> crate::Result<Self> {
-        let hopper = (Hopper::load(device, dtype)?, Tuner::new(device, dtype));
-        Ok(Self { hopper: Some(hopper), ..Self::load(device, dtype)? })
+        let hopper = Some(Hopper::load(device, dtype)?);
+        Ok(Self { hopper, tuner: Tuner::new(device, dtype, "wgmma"), ..Self::load(device, dtype)? })
     }
 
     /// The storage type.
@@ -290,11 +292,11 @@ impl TensorCores {
         let pixels = batch * out_height * out_width;
         let int = |n: usize| i32::try_from(n).map_err(candle_core::Error::wrap);
         int(pixels.max(batch * height * width))?; // pixels are counted in 32 bits there
-        let any = |plan: Plan, next: Option<&Tensor>| -> Result<()> {
+        let any = |plan: Plan, values: &Tensor, next: Option<&Tensor>| -> Result<()> {
             let params = Conv2dParams {
                 x: x.address()?,
                 skip: skip.as_ref().map_or(Ok(0), Picture::address)?,
-                weight: cuda::address(&weights.values)?,
+                weight: cuda::address(values)?,
                 bias,
                 shift,
                 residual,
@@ -330,12 +332,10 @@ impl TensorCores {
             // `partial` and `arrivals`.
             unsafe { self.tiles[plan.tile].0.launch(grid, params) }
         };
-        let next = self.next_weights(weights);
-        let Some((hopper, tuner)) = self.hopper.as_ref().filter(|_| finish.is_some()) else {
-            any(self.plan(weights, pixels), next.as_ref())?;
-            return Ok(y);
-        };
+        // a pass of its own finishes what this stage's kernels leave as bare sums: those of `conv2d.cu` alone do that
+        let hopper = self.hopper.as_ref().filter(|_| finish.is_some() && hopper::takes(stride, &x, skip.as_ref()));
         let layer = hopper::Layer {
+            values: &weights.values,
             x: &x,
             skip: skip.as_ref(),
             padding,
@@ -346,19 +346,19 @@ impl TensorCores {
             out: [batch, out_height, out_width],
             next: None,
         };
-        let run = |choice: Choice, next: Option<&Tensor>| match choice {
-            Choice::Any(plan) => any(plan, next),
-            Choice::Hopper(plan) => hopper.launch(weights, &hopper::Layer { next, ..layer }, plan, &y),
+        let run = |choice: Choice, values: &Tensor, next: Option<&Tensor>| match (choice, hopper) {
+            (Choice::Any(plan), _) => any(plan, values, next),
+            (Choice::Hopper(plan), Some(hopper)) => {
+                hopper.launch(weights, &hopper::Layer { values, next, ..layer }, plan, &y)
+            }
+            (Choice::Hopper(_), None) => candle_core::bail!("a kernel was chosen that this layer cannot take"),
         };
         let candidates = || {
-            let special = if hopper::takes(stride, &x, skip.as_ref()) {
-                hopper.plans(Hopper::shape(weights, &layer))
-            } else {
-                vec![]
-            };
+            let special = hopper.map_or_else(Vec::new, |hopper| hopper.plans(Hopper::shape(weights, &layer)));
             let any = Plan::ranked(outputs, pixels, weights.k_tiles, self.processors, &self.resident());
+            let others = if special.is_empty() { CANDIDATES } else { CANDIDATES / 4 };
             let special = special.into_iter().take(CANDIDATES).map(Choice::Hopper);
-            special.chain(any.into_iter().take(CANDIDATES / 4).map(Choice::Any)).collect()
+            special.chain(any.into_iter().take(others).map(Choice::Any)).collect()
         };
         let work = Work {
             batch,
@@ -372,29 +372,16 @@ impl TensorCores {
             padding,
             residual: residual != 0,
             shift: shift != 0,
+            wide: finish.is_none(),
         };
-        let choice = tuner.choose(work, input.x, &candidates, &|choice| run(choice, None))?;
-        run(choice, next.as_ref())?;
+        let choice = self.tuner.choose(work, input.x, &weights.values, &candidates, &run)?;
+        run(choice, &weights.values, self.next_weights(weights).as_ref())?;
         Ok(y)
     }
 
     /// Blocks of each tile that a processor holds.
     fn resident(&self) -> Vec<u32> {
         self.tiles.iter().map(|(_, resident)| *resident).collect()
-    }
-
-    /// The plan for so many pixels, worked out when their number changes.
-    fn plan(&self, weights: &PackedWeights, pixels: usize) -> Plan {
-        let mut known = lock(&weights.plan);
-        match *known {
-            Some((of, plan)) if of == pixels => plan,
-            _ => {
-                let plan =
-                    Plan::choose(weights.padded_outputs, pixels, weights.k_tiles, self.processors, &self.resident());
-                *known = Some((pixels, plan));
-                plan
-            }
-        }
     }
 
     /// What ran after `weights` the last time, and that `weights` follow on what ran before them.

@@ -1,5 +1,5 @@
 //! How a layer is cut over a GPU's processors: the tile of a block, and into how many parts the sums are split.
-use crate::cuda::Grid;
+use crate::cuda::{self, Grid};
 use candle_core::Result;
 use serde::{Deserialize, Serialize};
 
@@ -52,7 +52,12 @@ impl Tile {
         if blocks[1] > 65_535 || blocks[2] > 65_535 || blocks[0] > i32::MAX as usize {
             candle_core::bail!("a layer of {outputs} outputs at {pixels} pixels is larger than a grid can be");
         }
-        Ok(Grid { blocks: blocks.map(|n| n as u32), threads: self.threads, shared: self.shared(), cluster: 1 })
+        Ok(Grid {
+            blocks: blocks.map(|n| n as u32),
+            threads: self.threads,
+            shared: self.shared(),
+            cluster: cuda::ALONE,
+        })
     }
 }
 
@@ -85,13 +90,7 @@ mod cost {
 }
 
 impl Plan {
-    /// The plan that should take the least time on `processors`, each of which holds `resident` blocks of each tile.
-    pub fn choose(outputs: usize, pixels: usize, k_tiles: usize, processors: u32, resident: &[u32]) -> Self {
-        let best = Self::ranked(outputs, pixels, k_tiles, processors, resident).first().copied();
-        best.unwrap_or(Self { tile: 2, splits: 1, tiles_per_split: k_tiles })
-    }
-
-    /// All plans, the one that should take the least time first.
+    /// All plans, the one first that should take the least time on `processors`, each of which holds `resident` blocks of each tile.
     pub fn ranked(outputs: usize, pixels: usize, k_tiles: usize, processors: u32, resident: &[u32]) -> Vec<Self> {
         let mut plans: Vec<Self> = Self::candidates(outputs, pixels, k_tiles).collect();
         let time = |plan: &Self| plan.time(outputs, pixels, processors, resident[plan.tile]);
@@ -160,9 +159,9 @@ mod tests {
 
     #[test]
     fn few_pixels_are_split_and_many_are_not() {
-        let few = Plan::choose(3072, 16, 432, 132, &RESIDENT);
+        let few = Plan::ranked(3072, 16, 432, 132, &RESIDENT)[0];
         assert!(few.splits > 3, "{few:?}");
-        let many = Plan::choose(128, 262_144, 18, 132, &RESIDENT);
+        let many = Plan::ranked(128, 262_144, 18, 132, &RESIDENT)[0];
         assert_eq!(many.splits, 1, "{many:?}");
     }
 

@@ -34,12 +34,18 @@ pub(super) struct Work {
     /// Whether there is a residual and a shift to read.
     pub residual: bool,
     pub shift: bool,
+    /// Whether bare sums are written, in f32.
+    pub wide: bool,
 }
 
-/// Candidates are run so often each, as long as they are not far from the best.
-const ROUNDS: usize = 5;
-/// Times the best so far, above which a candidate is not run again.
-const FAR: f64 = 1.25;
+/// Candidates are run so often each on their own.
+const ROUNDS: usize = 2;
+/// Those that come next: as many at most, and at most so much slower than the best.
+const FINALISTS: usize = 10;
+/// See `FINALISTS`.
+const FAR: f64 = 1.4;
+/// Runs of a finalist that follow each other.
+const TURNS: usize = 8;
 /// Bytes that push everything else out of the second-level cache, as the rest of a network does between two runs of a layer.
 const EVICTION: usize = 96 << 20;
 
@@ -50,6 +56,8 @@ struct Origin {
     card: String,
     /// A digest of the kernels.
     kernels: String,
+    /// Of which some were to choose from.
+    family: String,
     dtype: String,
 }
 
@@ -76,18 +84,20 @@ pub(super) struct Tuner {
 }
 
 impl Tuner {
-    /// With what an earlier run found out, where it left something for this card and these kernels.
-    pub fn new(device: &Device, dtype: DType) -> Self {
+    /// With what an earlier run found out, where it left something for this card and this family of kernels.
+    pub fn new(device: &Device, dtype: DType, family: &str) -> Self {
         let card = cuda::card(device).unwrap_or_default();
-        let origin = Origin { card, kernels: cuda::kernels_digest(), dtype: format!("{dtype:?}").to_lowercase() };
+        let dtype = format!("{dtype:?}").to_lowercase();
+        let origin = Origin { card, kernels: cuda::kernels_digest(), family: family.to_owned(), dtype };
         let folders = etcetera::choose_base_strategy().ok();
         let file = folders.map(|folders| folders.cache_dir().join("mirage").join(origin.file_name()));
         let choices = file.as_deref().map(|file| load(file, &origin)).unwrap_or_default();
         Self { device: device.clone(), origin, file, known: Mutex::new(Known { choices, more: false }) }
     }
 
-    /// The choice for `work`: a known one, or of `candidates`, best guess first, the one that `run` takes least time for. `input` is what all of them
-    /// read besides weights. While work is recorded nothing can be timed: then the best guess.
+    /// The choice for `work`: a known one, or of `candidates`, best guess first, the one that `run` takes least time for with the given
+    /// weights while it fetches others ahead. `input` is what all of them read besides. While work is recorded nothing can be timed: then the
+    /// best guess.
     ///
     /// # Errors
     /// A candidate that cannot be launched.
@@ -95,8 +105,9 @@ impl Tuner {
         &self,
         work: Work,
         input: &Tensor,
+        weights: &Tensor,
         candidates: &dyn Fn() -> Vec<Choice>,
-        run: &dyn Fn(Choice) -> Result<()>,
+        run: &dyn Fn(Choice, &Tensor, Option<&Tensor>) -> Result<()>,
     ) -> Result<Choice> {
         if let Some(choice) = lock(&self.known).choices.get(&work) {
             return Ok(*choice);
@@ -108,31 +119,63 @@ impl Tuner {
         if cuda::recording(&self.device)? {
             return Ok(guess);
         }
-        let choice = self.fastest(input, &candidates, run)?;
+        let finalists = self.fastest_alone(input, candidates, &|choice| run(choice, weights, None))?;
+        let choice = self.fastest_in_turns(weights, &finalists, run)?.unwrap_or(guess);
         let mut known = lock(&self.known);
         known.choices.insert(work, choice);
         known.more = true;
         Ok(choice)
     }
 
-    fn fastest(&self, input: &Tensor, candidates: &[Choice], run: &dyn Fn(Choice) -> Result<()>) -> Result<Choice> {
-        let mut times = vec![f64::INFINITY; candidates.len()];
-        for round in 0..ROUNDS {
-            let best = times.iter().copied().fold(f64::INFINITY, f64::min);
-            for (time, candidate) in times.iter_mut().zip(candidates) {
-                if round > 0 && *time > FAR * best {
-                    continue;
-                }
+    /// The candidates that are fastest on their own, the fastest first.
+    fn fastest_alone(
+        &self,
+        input: &Tensor,
+        candidates: Vec<Choice>,
+        run: &dyn Fn(Choice) -> Result<()>,
+    ) -> Result<Vec<Choice>> {
+        let mut timed: Vec<(f64, Choice)> = candidates.into_iter().map(|choice| (f64::INFINITY, choice)).collect();
+        for _ in 0..ROUNDS {
+            for (time, choice) in &mut timed {
                 // weights come from memory, as they do in a network that is larger than the cache, and the input does not
                 Tensor::zeros(EVICTION, DType::U8, &self.device)?;
                 input.copy()?;
-                let Some(timer) = cuda::Timer::start(&self.device)? else { return Ok(*candidate) };
-                run(*candidate)?;
+                let Some(timer) = cuda::Timer::start(&self.device)? else { return Ok(vec![*choice]) };
+                run(*choice)?;
                 *time = time.min(timer.stop()?.as_secs_f64());
             }
         }
-        let best = times.iter().zip(candidates).min_by(|a, b| a.0.total_cmp(b.0));
-        best.map(|(_, choice)| *choice).ok_or_else(|| candle_core::Error::Msg("there is nothing to choose from".into()))
+        timed.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let far = FAR * timed.first().map_or(0.0, |(time, _)| *time);
+        Ok(timed.into_iter().take_while(|(time, _)| *time <= far).map(|(_, choice)| choice).take(FINALISTS).collect())
+    }
+
+    /// Of the finalists the one that is fastest where launches follow each other as in a recorded frame: what counts there is when the
+    /// next may begin, and how much of its weights it finds in the second-level cache.
+    fn fastest_in_turns(
+        &self,
+        weights: &Tensor,
+        finalists: &[Choice],
+        run: &dyn Fn(Choice, &Tensor, Option<&Tensor>) -> Result<()>,
+    ) -> Result<Option<Choice>> {
+        // as many as the cache cannot hold; few weights are there by the time they are asked for in any case
+        let bytes = weights.elem_count() * weights.dtype().size_in_bytes();
+        let count = if bytes * TURNS < EVICTION { 1 } else { EVICTION.div_ceil(bytes) };
+        let copies = (1..count).map(|_| weights.copy()).collect::<Result<Vec<_>>>()?;
+        let of_turn = |turn: usize| match turn % count {
+            0 => weights,
+            other => &copies[other - 1],
+        };
+        let mut best: Option<(f64, Choice)> = None;
+        for choice in finalists {
+            let turn = |turn: usize| run(*choice, of_turn(turn), Some(of_turn(turn + 1)));
+            let Some(time) = cuda::time_in_turns(&self.device, TURNS, &turn)? else { break };
+            let time = time.as_secs_f64();
+            if best.is_none_or(|(least, _)| time < least) {
+                best = Some((time, *choice));
+            }
+        }
+        Ok(best.map(|(_, choice)| choice).or(finalists.first().copied()))
     }
 }
 
@@ -141,8 +184,10 @@ impl Drop for Tuner {
     fn drop(&mut self) {
         let known = lock(&self.known);
         if let (true, Some(file)) = (known.more, &self.file) {
-            let choices = known.choices.iter().map(|(work, choice)| (*work, *choice)).collect();
-            drop(save(file, &Kept { origin: self.origin.clone(), choices }));
+            // others may have found out more since
+            let mut all = load(file, &self.origin);
+            all.extend(&known.choices);
+            drop(save(file, &Kept { origin: self.origin.clone(), choices: all.into_iter().collect() }));
         }
     }
 }
@@ -150,7 +195,7 @@ impl Drop for Tuner {
 impl Origin {
     fn file_name(&self) -> String {
         let word: String = self.card.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-        format!("layers-{word}-{}-{}.json", self.dtype, self.kernels)
+        format!("layers-{word}-{}-{}-{}.json", self.family, self.dtype, self.kernels)
     }
 }
 
@@ -175,7 +220,7 @@ mod tests {
     use super::*;
 
     fn origin(card: &str) -> Origin {
-        Origin { card: card.to_owned(), kernels: "0123".to_owned(), dtype: "f16".to_owned() }
+        Origin { card: card.to_owned(), kernels: "0123".to_owned(), family: "mma".to_owned(), dtype: "f16".to_owned() }
     }
 
     const WORK: Work = Work {
@@ -190,6 +235,7 @@ mod tests {
         padding: 1,
         residual: false,
         shift: false,
+        wide: false,
     };
 
     #[test]

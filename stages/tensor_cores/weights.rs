@@ -1,9 +1,8 @@
 //! Weights as `conv2d.cu` reads them.
-use super::plan::{Plan, TILE_K};
+use super::plan::TILE_K;
 use super::{Next, VECTOR};
 use crate::ops::BatchNorm;
 use candle_core::{DType, Result, Tensor};
-use std::sync::Mutex;
 
 /// A layer's matrix, `(outputs, kernel · kernel · channels)`: outputs and each tap's channels padded to a multiple of 8 with zeros, and
 /// each row to whole tiles.
@@ -16,8 +15,6 @@ pub struct PackedWeights {
     pub(super) padded_channels: usize,
     pub(super) kernel: usize,
     pub(super) k_tiles: usize,
-    /// For the number of pixels of the last call.
-    pub(super) plan: Mutex<Option<(usize, Plan)>>,
     pub(super) next: Next,
 }
 
@@ -52,7 +49,6 @@ impl PackedWeights {
             padded_channels,
             kernel,
             k_tiles,
-            plan: Mutex::default(),
             next: Next::default(),
         })
     }

@@ -1,22 +1,27 @@
 //! Work recorded once as a CUDA graph and replayed with one launch.
 use super::steps::Steps;
-use super::{bind, first_line, wrap};
+use super::{Timer, bind, first_line, wrap};
 use crate::cuda::address;
 use crate::ops::graphs::{Graphs, Recorder, Work};
 use crate::{Error, Result};
 use candle_core::cuda_backend::CudaDevice;
 use candle_core::cuda_backend::cudarc::driver::result::{self, memcpy_dtod_async};
 use candle_core::cuda_backend::cudarc::driver::sys::{
-    CUgraph, CUgraphExec, CUgraphInstantiate_flags, CUstreamCaptureMode,
+    self, CUevent_flags, CUevent_record_flags, CUgraph, CUgraphExec, CUgraphInstantiate_flags, CUstreamCaptureMode,
 };
-use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaStream, DevicePtr};
+use candle_core::cuda_backend::cudarc::driver::{CudaEvent, CudaSlice, CudaStream, DevicePtr};
 use candle_core::{DType, Device, Tensor};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
+use std::time::Duration;
 
 /// Recordings that one owner keeps; the one that was not used for longest goes first.
 const KEPT: usize = 12;
+/// Launches of a graph that is timed.
+const TIMED: usize = 4;
+/// What makes an event a step of a graph, and not a point that the capture joins.
+const EXTERNAL: u32 = CUevent_record_flags::CU_EVENT_RECORD_EXTERNAL as u32;
 
 /// Records work on a GPU.
 ///
@@ -135,15 +140,11 @@ impl CudaRecorder {
             other => other,
         })?;
         // SAFETY: the graph is this thread's alone, and the work went through one stream.
-        let steps = unsafe { Steps::of(captured.0) }.map_err(|e| refused(first_line(&e)))?;
+        let steps = unsafe { Steps::of(captured.0, None) }.map_err(|e| refused(first_line(&e)))?;
         drop(captured);
-        // SAFETY: what is read of it was written by a step before.
-        let block = unsafe { stream.alloc::<u8>(steps.bytes.max(1) as usize) }.map_err(wrap)?;
-        let (start, _) = block.device_ptr(&stream);
-        // SAFETY: the block is as large as the steps need, and the recording keeps it, the inputs and the outputs; what else the work
-        // uses, such as weights, its owner keeps.
-        let again = capture(&stream, || Ok(unsafe { steps.launch(stream.cu_stream(), start) }?))?;
-        let recording = Recording { graph: again.instantiate(&stream)?, inputs, outputs, _block: block };
+        // SAFETY: the recording keeps the inputs and the outputs; what else the work uses, such as weights, its owner keeps.
+        let (graph, block) = unsafe { relaunched(&steps, &stream, |_| Ok(())) }?;
+        let recording = Recording { graph, inputs, outputs, _block: block };
         recording.graph.launch(&stream)?;
         for (output, expected) in recording.outputs.iter().zip(expected) {
             if bytes(output)? != expected {
@@ -163,6 +164,146 @@ impl CudaRecorder {
         // the next replay writes the same memory: the caller gets a copy
         Ok(recording.outputs.iter().map(Tensor::copy).collect::<candle_core::Result<_>>()?)
     }
+}
+
+/// Steps as a graph of their own, and the block of memory that it uses, which must live as long.
+///
+/// # Safety
+/// So must all other memory that the steps were captured with.
+unsafe fn relaunched(
+    steps: &Steps,
+    stream: &Arc<CudaStream>,
+    marked: impl FnMut(bool) -> candle_core::Result<()>,
+) -> Result<(Instance, CudaSlice<u8>)> {
+    // SAFETY: what is read of it was written by a step before.
+    let block = unsafe { stream.alloc::<u8>(steps.bytes.max(1) as usize) }.map_err(wrap)?;
+    let (start, _) = block.device_ptr(stream);
+    // SAFETY: the block is as large as the steps need; the caller's promise.
+    let graph = capture(stream, || Ok(unsafe { steps.launch(stream.cu_stream(), start, marked) }?))?;
+    Ok((graph.instantiate(stream)?, block))
+}
+
+/// Says where parts of recorded work begin and end.
+#[derive(Clone)]
+pub struct Marker(Tensor);
+
+impl Marker {
+    /// For work on this device; `None` for a CPU.
+    ///
+    /// # Errors
+    /// No memory is left.
+    pub fn new(device: &Device) -> candle_core::Result<Option<Self>> {
+        if device.is_cpu() {
+            return Ok(None);
+        }
+        Ok(Some(Self(Tensor::zeros(1, DType::U32, device)?)))
+    }
+
+    /// One part ends, another begins.
+    ///
+    /// # Errors
+    /// An earlier error of the device.
+    pub fn mark(&self) -> candle_core::Result<()> {
+        let stream = self.0.device().as_cuda_device()?.cuda_stream();
+        // SAFETY: the tensor's one value is written, which nobody reads.
+        unsafe { sys::cuMemsetD32Async(address(&self.0)?, 0, 1, stream.cu_stream()) }.result().map_err(wrap)
+    }
+}
+
+/// How long each part of `work` takes in its place in a recorded frame, the first from its start to the first mark, as the median of so many
+/// launches. `work` queues everything, twice, and leaves nothing allocated.
+///
+/// # Errors
+/// Work that cannot be recorded, or that the card cannot run.
+pub fn time_parts(
+    marker: &Marker,
+    launches: usize,
+    work: &mut dyn FnMut() -> Result<()>,
+) -> Result<Vec<Duration>> {
+    let device = marker.0.device().clone();
+    let cuda = device.as_cuda_device()?;
+    let stream = cuda.cuda_stream();
+    bind(cuda)?;
+    let mut work = || {
+        let _uploads = cuda.enable_cuda_graph_htod_cache();
+        work()
+    };
+    work()?;
+    let captured = capture(&stream, work)?;
+    // SAFETY: the graph is this thread's alone, and the work went through one stream.
+    let steps = unsafe { Steps::of(captured.0, Some(address(&marker.0)?)) }?;
+    let event = || stream.context().new_event(Some(CUevent_flags::CU_EVENT_DEFAULT)).map_err(wrap);
+    let mut events = vec![event()?];
+    // by the number of its event; a part without a step ends where it began
+    let mut marks = vec![];
+    let record = |event: &CudaEvent| {
+        // SAFETY: both live; recorded so, the event is a step of the graph, and has a time after each launch.
+        let recorded = unsafe { sys::cuEventRecordWithFlags(event.cu_event(), stream.cu_stream(), EXTERNAL) };
+        recorded.result().map_err(wrap)
+    };
+    let start = |since: bool| {
+        if since || marks.is_empty() {
+            let next = event()?;
+            record(&next)?;
+            events.push(next);
+        }
+        marks.push(events.len() - 1);
+        Ok(())
+    };
+    // SAFETY: all memory that the work uses its owner keeps until this returns.
+    let (graph, _block) = unsafe { relaunched(&steps, &stream, start) }?;
+    let mut times = vec![vec![]; marks.len()];
+    for launch in 0..=launches {
+        events[0].record(&stream).map_err(wrap)?;
+        graph.launch(&stream)?;
+        stream.synchronize().map_err(wrap)?;
+        // the first brings the graph to the card
+        for (mark, times) in times.iter_mut().enumerate().filter(|_| launch > 0) {
+            let from = if mark == 0 { 0 } else { marks[mark - 1] };
+            let milliseconds = match marks[mark] {
+                to if to == from => 0.0,
+                to => events[from].elapsed_ms(&events[to]).map_err(wrap)?,
+            };
+            times.push(Duration::from_secs_f64(f64::from(milliseconds) / 1e3));
+        }
+    }
+    let median = |mut times: Vec<Duration>| {
+        times.sort();
+        times.get(times.len() / 2).copied().unwrap_or_default()
+    };
+    Ok(times.into_iter().map(median).collect())
+}
+
+/// Time that one of `turns` takes which follow each other as in a recorded frame; `work` queues the turn of a number, and allocates nothing.
+/// `None` for a CPU.
+///
+/// # Errors
+/// Work that cannot be recorded, or that the card cannot run.
+pub fn time_in_turns(
+    device: &Device,
+    turns: usize,
+    work: &dyn Fn(usize) -> candle_core::Result<()>,
+) -> candle_core::Result<Option<Duration>> {
+    let Device::Cuda(cuda) = device else { return Ok(None) };
+    let stream = cuda.cuda_stream();
+    let recorded = || -> Result<(Instance, CudaSlice<u8>)> {
+        bind(cuda)?;
+        let captured = capture(&stream, || Ok((0..turns).try_for_each(work)?))?;
+        // SAFETY: the graph is this thread's alone, and the work went through one stream.
+        let steps = unsafe { Steps::of(captured.0, None) }?;
+        // SAFETY: what the work uses, its owner keeps until this returns.
+        unsafe { relaunched(&steps, &stream, |_| Ok(())) }
+    };
+    let (graph, _block) = recorded().map_err(candle_core::Error::wrap)?;
+    let mut least = Duration::MAX;
+    for round in 0..TIMED {
+        let Some(timer) = Timer::start(device)? else { return Ok(None) };
+        graph.launch(&stream).map_err(candle_core::Error::wrap)?;
+        let time = timer.stop()?;
+        // the first brings the graph to the card
+        least = if round == 0 { least } else { least.min(time) };
+    }
+    Ok(Some(least / turns as u32))
 }
 
 /// Captures what `work` queues on the stream.

@@ -7,7 +7,7 @@ mod module;
 mod steps;
 
 pub use event::Timer;
-pub use graph::graphs;
+pub use graph::{Marker, graphs, time_in_turns, time_parts};
 pub use launch::{Kernel, address, tensor_map};
 pub use memory::memory;
 pub use module::{Kernels, kernels_digest};

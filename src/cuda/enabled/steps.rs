@@ -60,8 +60,19 @@ struct Launch {
 
 enum Step {
     Launch(Launch),
-    Copy { to: Place, from: Place, bytes: usize },
-    Fill { to: Place, value: u32, element: u32, count: usize },
+    Copy {
+        to: Place,
+        from: Place,
+        bytes: usize,
+    },
+    Fill {
+        to: Place,
+        value: u32,
+        element: u32,
+        count: usize,
+    },
+    /// Where work said that a part of it begins or ends.
+    Mark,
 }
 
 /// The steps of a graph in their order, and how much memory they need.
@@ -79,14 +90,14 @@ fn ask<T>(call: impl FnOnce(*mut T) -> sys::CUresult) -> Result<T> {
 }
 
 impl Steps {
-    /// Takes a graph apart.
+    /// Takes a graph apart. What fills the memory at `mark` stands for a mark.
     ///
     /// # Safety
     /// `graph` was captured from one stream and is not changed or destroyed by another thread meanwhile.
     ///
     /// # Errors
     /// A graph that is not one chain of kernels, copies and fills on the device, or that keeps memory which it allocated.
-    pub unsafe fn of(graph: CUgraph) -> Result<Self> {
+    pub unsafe fn of(graph: CUgraph, mark: Option<u64>) -> Result<Self> {
         let (mut arena, mut steps) = (Arena::default(), Vec::new());
         for node in chain(graph)? {
             // SAFETY: the nodes are the graph's, which lives; each question fits the type of the node.
@@ -109,6 +120,10 @@ impl Steps {
                 CUgraphNodeType::CU_GRAPH_NODE_TYPE_MEMSET => {
                     // SAFETY: as above.
                     let p = ask(|to| unsafe { sys::cuGraphMemsetNodeGetParams(node, to) })?;
+                    if mark == Some(p.dst) {
+                        steps.push(Step::Mark);
+                        continue;
+                    }
                     if p.height > 1 {
                         candle_core::bail!("it fills rows apart from each other");
                     }
@@ -125,7 +140,8 @@ impl Steps {
         Ok(Self { steps, bytes: arena.bytes() })
     }
 
-    /// Launches every step on `stream`, with the block of memory at `block`.
+    /// Launches every step on `stream`, with the block of memory at `block`; `marked` is called at each mark, and told whether there was a step
+    /// since the one before.
     ///
     /// # Safety
     /// The block is of at least `bytes` bytes, lives until all steps are done (those of a graph, until the graph is destroyed), and
@@ -133,9 +149,21 @@ impl Steps {
     ///
     /// # Errors
     /// Whatever the driver finds wrong.
-    pub unsafe fn launch(&self, stream: CUstream, block: u64) -> Result<()> {
+    pub unsafe fn launch(
+        &self,
+        stream: CUstream,
+        block: u64,
+        mut marked: impl FnMut(bool) -> Result<()>,
+    ) -> Result<()> {
+        let mut since = false;
         for step in &self.steps {
+            if matches!(step, Step::Mark) {
+                marked(std::mem::take(&mut since))?;
+                continue;
+            }
+            since = true;
             match step {
+                Step::Mark => (),
                 // SAFETY: the caller's promise; addresses within the block were those of pieces that the kernel was captured with.
                 Step::Launch(launch) => unsafe { relaunch(launch, stream, block) }?,
                 Step::Copy { to, from, bytes } => {
@@ -288,17 +316,14 @@ unsafe fn one_buffer(extra: *mut *mut c_void) -> Result<(*const u8, usize)> {
     }
 }
 
-/// Blocks of a cluster, along z as for all kernels here; 1 where there are none.
-fn cluster(node: CUgraphNode) -> Result<u32> {
+/// Blocks of a cluster along x, y and z; one where there are none.
+fn cluster(node: CUgraphNode) -> Result<[u32; 3]> {
     let id = CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
     // SAFETY: the node is a kernel's.
     let value: CUlaunchAttributeValue = ask(|to| unsafe { sys::cuGraphKernelNodeGetAttribute(node, id, to) })?;
     // SAFETY: the driver wrote the value of this attribute.
     let cluster = unsafe { value.clusterDim };
-    if cluster.x > 1 || cluster.y > 1 {
-        candle_core::bail!("a kernel has clusters along more than one dimension");
-    }
-    Ok(cluster.z.max(1))
+    Ok([cluster.x, cluster.y, cluster.z].map(|blocks| blocks.max(1)))
 }
 
 /// # Safety
