@@ -1,4 +1,4 @@
-//! Convolutions and linear layers on a GPU's tensor cores: weights packed for `cuda-kernels/conv2d.cu`, and its launch.
+//! Convolutions and linear layers on a GPU's tensor cores: weights packed for `cuda-kernels/conv2d.cuh`, and its launch.
 //!
 //! Three stages share it: `fp16` takes the bare sums and finishes them in a pass of its own, `fused-ops` finishes them before they
 //! leave the processor, and `custom-ptx` does the same with what only compute capability 9.0 has.
@@ -16,7 +16,7 @@ pub use layers::{Layers, channels_last};
 pub use weights::{PackedWeights, by_eights, fold_batch_norm, interleave_gates};
 
 use crate::cuda::{self, Kernel, Kernels, Params};
-use crate::ops::Activation;
+use crate::ops::{Activation, WeightsType};
 use candle_core::{DType, Device, Result, Tensor};
 use divisor::Divisor;
 use hopper::Hopper;
@@ -71,6 +71,11 @@ const VECTOR: usize = 8;
 /// in use.
 const PREFETCHED: usize = 12 << 20;
 
+/// Bytes of these weights that are fetched ahead.
+fn prefetched(weights: &Tensor) -> i64 {
+    (weights.elem_count() * weights.dtype().size_in_bytes()).min(PREFETCHED) as i64
+}
+
 /// A result as it is stored, `(batch, height, width, outputs by eights)`, as the layer's `(batch, outputs, height, width)`.
 fn shown(y: &Tensor, weights: &PackedWeights, ending: Ending) -> Result<Tensor> {
     let outputs = if ending == Ending::Geglu { weights.outputs() / 2 } else { weights.outputs() };
@@ -81,6 +86,17 @@ fn shown(y: &Tensor, weights: &PackedWeights, ending: Ending) -> Result<Tensor> 
 /// Kernels of compute capability 9.0 that are tried for a layer, those that should be best; of the others a fourth as many.
 const CANDIDATES: usize = 32;
 
+/// The kernels of this name, one for each tile, for weights of so many bytes, and how many blocks of each a processor holds.
+fn tiles(kernels: &Kernels, name: &str, weight_bytes: usize) -> crate::Result<Vec<(Kernel, u32)>> {
+    let tiles = TILES.iter().map(|tile| {
+        let shared = tile.shared(weight_bytes);
+        let kernel = kernels.get(&format!("conv2d_{name}_{}x{}", tile.outputs, tile.pixels), shared)?;
+        let resident = kernel.resident_blocks(tile.threads, shared)?;
+        Ok((kernel, resident.max(1)))
+    });
+    tiles.collect()
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -88,7 +104,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The kernels on one GPU for one storage type, and the memory in which split sums meet.
 pub struct TensorCores {
     dtype: DType,
+    /// The kernel of each tile, and blocks of it that a processor holds.
     tiles: Vec<(Kernel, u32)>,
+    /// The same for weights in eight bits, where layers have them.
+    tiles_fp8: Vec<(Kernel, u32)>,
+    weights: WeightsType,
     epilogue: Kernel,
     gather: Kernel,
     processors: u32,
@@ -162,9 +182,10 @@ struct Conv2dParams {
     row: Divisor,
     tap_channels: Divisor,
     kernel_row: Divisor,
+    scale: u64,
 }
 
-// SAFETY: the fields are those of `Conv2dParams` in cuda-kernels/conv2d.cu; `TensorCores::launch` fills it from tensors whose shapes it has checked.
+// SAFETY: the fields are those of `Conv2dParams` in cuda-kernels/conv2d.cuh; `TensorCores::launch` fills it from tensors whose shapes it has checked.
 unsafe impl Params for Conv2dParams {}
 
 impl TensorCores {
@@ -175,14 +196,11 @@ impl TensorCores {
     pub fn load(device: &Device, dtype: DType) -> crate::Result<Self> {
         let name = type_name(dtype)?;
         let kernels = Kernels::load(device)?;
-        let tiles = TILES.iter().map(|tile| {
-            let kernel = kernels.get(&format!("conv2d_{name}_{}x{}", tile.outputs, tile.pixels), tile.shared())?;
-            let resident = kernel.resident_blocks(tile.threads, tile.shared())?;
-            Ok((kernel, resident.max(1)))
-        });
         Ok(Self {
             dtype,
-            tiles: tiles.collect::<crate::Result<_>>()?,
+            tiles: tiles(&kernels, name, dtype.size_in_bytes())?,
+            tiles_fp8: vec![],
+            weights: WeightsType::Storage,
             epilogue: kernels.get(&format!("epilogue_{name}"), 0)?,
             gather: kernels.get(&format!("gather_{name}"), 0)?,
             processors: cuda::processors(device)?,
@@ -194,13 +212,33 @@ impl TensorCores {
         })
     }
 
-    /// Loads the kernels, and beside them those for compute capability 9.0, which take the layers that they can.
+    /// Loads the kernels, and beside them those for compute capability 9.0, which take the layers that they can, and those for weights
+    /// that are stored as `weights`.
     ///
     /// # Errors
     /// As [`load`](Self::load), and another card.
-    pub fn load_hopper(device: &Device, dtype: DType) -> crate::Result<Self> {
+    pub fn load_hopper(device: &Device, dtype: DType, weights: WeightsType) -> crate::Result<Self> {
         let hopper = (Hopper::load(device, dtype)?, Tuner::new(device, dtype));
-        Ok(Self { hopper: Some(hopper), ..Self::load(device, dtype)? })
+        let tiles_fp8 = match weights {
+            WeightsType::Storage => vec![],
+            WeightsType::Fp8 { .. } => {
+                let name = format!("fp8_{}", type_name(dtype)?);
+                tiles(&Kernels::load_hopper(device)?, &name, DType::F8E4M3.size_in_bytes())?
+            }
+        };
+        Ok(Self { hopper: Some(hopper), tiles_fp8, weights, ..Self::load(device, dtype)? })
+    }
+
+    /// A layer's weights, `(outputs, channels, kernel, kernel)`, as they are stored.
+    ///
+    /// # Errors
+    /// A kernel that is not square.
+    pub fn pack(&self, weight: &Tensor) -> Result<PackedWeights> {
+        if self.weights.quantises(weight) {
+            PackedWeights::fp8(weight)
+        } else {
+            PackedWeights::conv2d(weight, self.dtype)
+        }
     }
 
     /// The storage type.
@@ -319,16 +357,17 @@ impl TensorCores {
                 activation: ending as i32,
                 wide: finish.is_none().into(),
                 next: next.map_or(Ok(0), cuda::address)?,
-                next_bytes: next.map_or(0, |next| (next.elem_count() * 2).min(PREFETCHED) as i64),
+                next_bytes: next.map_or(0, prefetched),
                 area: Divisor::new(out_height * out_width)?,
                 row: Divisor::new(out_width)?,
                 tap_channels: Divisor::new(weights.padded_channels)?,
                 kernel_row: Divisor::new(weights.kernel)?,
+                scale: weights.scales.as_ref().map_or(Ok(0), cuda::address)?,
             };
-            let grid = TILES[plan.tile].grid(outputs, pixels, plan.splits)?;
+            let grid = TILES[plan.tile].grid(outputs, pixels, plan.splits, weights.weight_bytes())?;
             // SAFETY: each address is that of a tensor whose shape and type was checked above, and the plan keeps the split sums within
             // `partial` and `arrivals`.
-            unsafe { self.tiles[plan.tile].0.launch(grid, params) }
+            unsafe { self.tiles(weights)[plan.tile].0.launch(grid, params) }
         };
         let next = self.next_weights(weights);
         let Some((hopper, tuner)) = self.hopper.as_ref().filter(|_| finish.is_some()) else {
@@ -351,14 +390,16 @@ impl TensorCores {
             Choice::Hopper(plan) => hopper.launch(weights, &hopper::Layer { next, ..layer }, plan, &y),
         };
         let candidates = || {
-            let special = if hopper::takes(stride, &x, skip.as_ref()) {
+            // of the kernels for compute capability 9.0 none takes weights in eight bits
+            let special = if weights.scales.is_none() && hopper::takes(stride, &x, skip.as_ref()) {
                 hopper.plans(Hopper::shape(weights, &layer))
             } else {
                 vec![]
             };
-            let any = Plan::ranked(outputs, pixels, weights.k_tiles, self.processors, &self.resident());
+            let any = self.ranked(weights, pixels);
+            let few = if weights.scales.is_none() { CANDIDATES / 4 } else { CANDIDATES };
             let special = special.into_iter().take(CANDIDATES).map(Choice::Hopper);
-            special.chain(any.into_iter().take(CANDIDATES / 4).map(Choice::Any)).collect()
+            special.chain(any.into_iter().take(few).map(Choice::Any)).collect()
         };
         let work = Work {
             batch,
@@ -372,15 +413,23 @@ impl TensorCores {
             padding,
             residual: residual != 0,
             shift: shift != 0,
+            fp8: weights.scales.is_some(),
         };
         let choice = tuner.choose(work, input.x, &candidates, &|choice| run(choice, None))?;
         run(choice, next.as_ref())?;
         Ok(y)
     }
 
-    /// Blocks of each tile that a processor holds.
-    fn resident(&self) -> Vec<u32> {
-        self.tiles.iter().map(|(_, resident)| *resident).collect()
+    /// The kernels for such weights.
+    fn tiles(&self, weights: &PackedWeights) -> &[(Kernel, u32)] {
+        if weights.scales.is_some() { &self.tiles_fp8 } else { &self.tiles }
+    }
+
+    /// The plans for so many pixels, the one that should be best first.
+    fn ranked(&self, weights: &PackedWeights, pixels: usize) -> Vec<Plan> {
+        let resident: Vec<u32> = self.tiles(weights).iter().map(|(_, resident)| *resident).collect();
+        let (outputs, k_tiles) = (weights.padded_outputs, weights.k_tiles);
+        Plan::ranked(outputs, pixels, k_tiles, weights.weight_bytes(), self.processors, &resident)
     }
 
     /// The plan for so many pixels, worked out when their number changes.
@@ -389,8 +438,7 @@ impl TensorCores {
         match *known {
             Some((of, plan)) if of == pixels => plan,
             _ => {
-                let plan =
-                    Plan::choose(weights.padded_outputs, pixels, weights.k_tiles, self.processors, &self.resident());
+                let plan = Plan::best(&self.ranked(weights, pixels), weights.k_tiles);
                 *known = Some((pixels, plan));
                 plan
             }

@@ -12,7 +12,7 @@ use std::sync::Mutex;
 /// The kernel of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Choice {
-    /// `conv2d.cu`.
+    /// `conv2d.cu`, or `conv2d_fp8.cu` for weights in eight bits.
     Any(plan::Plan),
     /// `conv2d_hopper.cu` or `conv3x3_hopper.cu`.
     Hopper(hopper::Plan),
@@ -34,6 +34,8 @@ pub(super) struct Work {
     /// Whether there is a residual and a shift to read.
     pub residual: bool,
     pub shift: bool,
+    /// Whether weights are stored in eight bits.
+    pub fp8: bool,
 }
 
 /// Candidates are run so often each, as long as they are not far from the best.
@@ -190,6 +192,7 @@ mod tests {
         padding: 1,
         residual: false,
         shift: false,
+        fp8: false,
     };
 
     #[test]
