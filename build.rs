@@ -26,11 +26,12 @@ const CARDS: &[&str] = &["arch=compute_80,code=sm_80", "arch=compute_90,code=sm_
 /// Code that only compute capability 9.0 runs.
 const HOPPER: &[&str] = &["arch=compute_90a,code=sm_90a"];
 /// Files of `cuda-kernels/`, each of which becomes one image for these cards.
-const KERNELS: [(&str, &[&str]); 6] = [
+const KERNELS: [(&str, &[&str]); 7] = [
     ("attention", CARDS),
     ("conv2d", CARDS),
     ("norm", CARDS),
     ("elementwise", CARDS),
+    ("conv2d_fp8", HOPPER),
     ("conv2d_hopper", HOPPER),
     ("conv3x3_hopper", HOPPER),
 ];
@@ -40,8 +41,8 @@ fn compile(name: &str, cards: &[&str]) {
     let source = PathBuf::from(format!("cuda-kernels/{name}.cu"));
     let image = PathBuf::from(variable("OUT_DIR")).join(format!("{name}.fatbin"));
     let changed = |path: &Path| path.metadata().and_then(|data| data.modified()).ok();
-    let headers =
-        ["common", "ptx", "hopper", "conv2d_hopper"].map(|name| PathBuf::from(format!("cuda-kernels/{name}.cuh")));
+    let headers = ["common", "ptx", "conv2d", "hopper", "conv2d_hopper"]
+        .map(|name| PathBuf::from(format!("cuda-kernels/{name}.cuh")));
     let newest = headers.iter().map(PathBuf::as_path).chain([source.as_path(), Path::new("build.rs")]);
     let newest = newest.filter_map(changed).max();
     if changed(&image).is_some_and(|image| Some(image) > newest) {

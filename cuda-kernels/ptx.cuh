@@ -70,6 +70,26 @@ __device__ __forceinline__ void mma_16x8x16<__nv_bfloat16>(float (&c)[4], const 
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// Four e4m3 values as two pairs of a wider type, exactly, the first two before the others. For sm_89 and later.
+template <typename T> __device__ __forceinline__ void widen_e4m3(uint32_t four, uint32_t& low, uint32_t& high);
+template <> __device__ __forceinline__ void widen_e4m3<__half>(uint32_t four, uint32_t& low, uint32_t& high) {
+    asm("{ .reg .b16 l, h; mov.b32 {l, h}, %2; cvt.rn.f16x2.e4m3x2 %0, l; cvt.rn.f16x2.e4m3x2 %1, h; }\n"
+        : "=r"(low), "=r"(high)
+        : "r"(four));
+}
+template <> __device__ __forceinline__ void widen_e4m3<__nv_bfloat16>(uint32_t four, uint32_t& low, uint32_t& high) {
+    widen_e4m3<__half>(four, low, high);
+    auto as_bf16 = [](uint32_t& bits) {
+        __half2 halves;
+        memcpy(&halves, &bits, 4);
+        const float2 wide = __half22float2(halves);
+        const __nv_bfloat162 pair = __floats2bfloat162_rn(wide.x, wide.y);
+        memcpy(&bits, &pair, 4);
+    };
+    as_bf16(low);
+    as_bf16(high);
+}
+
 // The threads of some warps meet at a barrier of this number, from 1 to 15.
 template <int THREADS> __device__ __forceinline__ void meet(int barrier) {
     asm volatile("bar.sync %0, %1;\n" ::"r"(barrier), "n"(THREADS) : "memory");

@@ -2,7 +2,7 @@
 //!
 //! Beside `src/cuda/mod.rs`, this is the only file that names a Cargo feature. To add a rung: a folder with `mod.rs`
 //! (an `install` function) and `README.md` (claim, method, result), a line below and a line in [`LADDER`].
-use crate::ops::Ops;
+use crate::ops::{Ops, WeightsType};
 use crate::{Error, Result};
 use candle_core::Device;
 use std::fmt;
@@ -75,6 +75,9 @@ pub const LADDER: &[Stage] = &[
     Stage { nvidia_only: true, ..rung!("custom-ptx", custom_ptx, "hand-written PTX kernels for NVIDIA GPUs") },
 ];
 
+/// The stage that can store weights in eight bits.
+const FP8_STAGE: &str = "custom-ptx";
+
 /// A set of stages, always in the ladder's order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StageSet(Vec<&'static str>);
@@ -125,11 +128,22 @@ impl StageSet {
         self.install_over(Ops::reference(device))
     }
 
-    /// Fills the slots over `ops`, which may ask for another half-precision type than f16.
+    /// Whether a stage of the set can store weights in eight bits.
+    pub fn has_fp8(&self) -> bool {
+        self.0.contains(&FP8_STAGE)
+    }
+
+    /// Fills the slots over `ops`, which may ask for another half-precision type than f16, and for weights in eight bits.
     ///
     /// # Errors
-    /// As for [`install`](Self::install).
+    /// As for [`install`](Self::install), and weights in eight bits where no stage of the set can store them.
     pub fn install_over(&self, mut ops: Ops) -> Result<Ops> {
+        if ops.weights != WeightsType::Storage && !self.has_fp8() {
+            return Err(Error::Stage(format!(
+                "--weights-dtype fp8: only {FP8_STAGE} stores weights in eight bits, and the stages are {self}: add {FP8_STAGE} to --stages, \
+                 which needs an NVIDIA H100 or H200, or leave --weights-dtype out"
+            )));
+        }
         for stage in LADDER.iter().filter(|s| self.0.contains(&s.name)) {
             ops = stage.fill(ops)?;
         }

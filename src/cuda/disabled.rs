@@ -166,11 +166,7 @@ impl Marker {
 ///
 /// # Errors
 /// None: there is no marker in this build.
-pub fn time_parts(
-    marker: &Marker,
-    _launches: usize,
-    _work: &mut dyn FnMut() -> Result<()>,
-) -> Result<Vec<Duration>> {
+pub fn time_parts(marker: &Marker, _launches: usize, _work: &mut dyn FnMut() -> Result<()>) -> Result<Vec<Duration>> {
     match marker.0 {}
 }
 

@@ -9,6 +9,7 @@ pub mod attention;
 pub mod cases;
 
 pub mod conv2d;
+pub mod fp8;
 pub mod geglu;
 pub mod graphs;
 pub mod group_norm;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 
 pub use attention::Attention;
 pub use conv2d::{BatchNorm, Conv2d, Conv2dInput, Conv2dParams};
+pub use fp8::WeightsType;
 pub use geglu::{Geglu, GegluParams};
 pub use graphs::{Graphs, Recorder};
 pub use group_norm::{GroupNorm, GroupNormParams};
@@ -68,6 +70,8 @@ pub struct Ops {
     pub dtype: DType,
     /// The half-precision type that a stage which stores halves takes: f16 or bf16.
     pub half: DType,
+    /// How a stage that can store weights otherwise is to store them.
+    pub weights: WeightsType,
     /// Where tensors live.
     pub device: Device,
     /// `softmax(q·kᵀ·scale)·v`.
@@ -100,6 +104,7 @@ impl Ops {
         Self {
             dtype: DType::F32,
             half: DType::F16,
+            weights: WeightsType::Storage,
             device: device.clone(),
             attention: Arc::new(attention::Reference),
             conv2d: Arc::new(conv2d::Reference),
@@ -113,12 +118,6 @@ impl Ops {
             temporal_blend: Arc::new(temporal_blend::Reference),
             probe: Arc::new(Probe::on(device)),
         }
-    }
-
-    /// Bytes that a layer's parameters occupy in the storage type.
-    fn stored_bytes<'a>(&self, parameters: impl IntoIterator<Item = &'a Tensor>) -> u64 {
-        let count: usize = parameters.into_iter().map(Tensor::elem_count).sum();
-        (count * self.dtype.size_in_bytes()) as u64
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Convolutions and linear layers ask for whole boxes of memory with one instruction, and multiply them out of shared memory:
 //! `cuda-kernels/conv2d_hopper.cu`, whose instructions are those of `cuda-kernels/hopper.cuh`. Attention reads short heads where the
-//! projection left them: `cuda-kernels/attention.cu`.
+//! projection left them: `cuda-kernels/attention.cu`. Where asked for, the weights of large layers are stored in eight bits:
+//! `cuda-kernels/conv2d_fp8.cu`.
 mod attention;
 
 use crate::ops::Ops;
@@ -22,7 +23,8 @@ pub fn install(ops: Ops) -> Result<Ops> {
     if ops.dtype == DType::F32 {
         return Err(Error::Stage("custom-ptx takes half precision: add fp16 to --stages".into()));
     }
-    let layers = Arc::new(Layers { stage: STAGE, cores: Arc::new(TensorCores::load_hopper(&ops.device, ops.dtype)?) });
+    let cores = Arc::new(TensorCores::load_hopper(&ops.device, ops.dtype, ops.weights)?);
+    let layers = Arc::new(Layers { stage: STAGE, cores });
     let attention = Arc::new(attention::ShortHeads::load(&ops.device, ops.dtype, ops.attention)?);
     Ok(Ops { attention, conv2d: layers.clone(), geglu: layers.clone(), linear: layers, ..ops })
 }

@@ -1,6 +1,6 @@
 //! The layers that compute capability 9.0 takes in its own way: `cuda-kernels/conv2d_hopper.cu` and `conv3x3_hopper.cu`.
 use super::picture::Picture;
-use super::{Ending, PREFETCHED, PackedWeights, type_name};
+use super::{Ending, PackedWeights, prefetched, type_name};
 use crate::cuda::{self, Grid, Kernel, Kernels, Params, TensorMap};
 use candle_core::{DType, Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
@@ -341,7 +341,7 @@ impl Hopper {
             residual: layer.residual,
             y: cuda::address(y)?,
             next: layer.next.map_or(Ok(0), cuda::address)?,
-            next_bytes: layer.next.map_or(0, |next| (next.elem_count() * 2).min(PREFETCHED) as i64),
+            next_bytes: layer.next.map_or(0, prefetched),
             height: int(height)?,
             width: int(width)?,
             outputs: int(outputs)?,

@@ -1,4 +1,4 @@
-//! Convolutions and linear layers on a GPU's tensor cores: weights packed for `cuda-kernels/conv2d.cu`, and its launch.
+//! Convolutions and linear layers on a GPU's tensor cores: weights packed for `cuda-kernels/conv2d.cuh`, and its launch.
 //!
 //! Three stages share it: `fp16` takes the bare sums and finishes them in a pass of its own, `fused-ops` finishes them before they
 //! leave the processor, and `custom-ptx` does the same with what only compute capability 9.0 has.
@@ -16,7 +16,7 @@ pub use layers::{Layers, channels_last};
 pub use weights::{PackedWeights, by_eights, fold_batch_norm, interleave_gates};
 
 use crate::cuda::{self, Kernel, Kernels, Params};
-use crate::ops::Activation;
+use crate::ops::{Activation, WeightsType};
 use candle_core::{DType, Device, Result, Tensor};
 use divisor::Divisor;
 use hopper::Hopper;
@@ -71,6 +71,11 @@ const VECTOR: usize = 8;
 /// in use.
 const PREFETCHED: usize = 12 << 20;
 
+/// Bytes of these weights that are fetched ahead.
+fn prefetched(weights: &Tensor) -> i64 {
+    (weights.elem_count() * weights.dtype().size_in_bytes()).min(PREFETCHED) as i64
+}
+
 /// A result as it is stored, `(batch, height, width, outputs by eights)`, as the layer's `(batch, outputs, height, width)`.
 fn shown(y: &Tensor, weights: &PackedWeights, ending: Ending) -> Result<Tensor> {
     let outputs = if ending == Ending::Geglu { weights.outputs() / 2 } else { weights.outputs() };
@@ -81,6 +86,17 @@ fn shown(y: &Tensor, weights: &PackedWeights, ending: Ending) -> Result<Tensor> 
 /// Kernels that are tried for a layer, those that should be best; where there are some for compute capability 9.0, of the others a fourth as many.
 const CANDIDATES: usize = 40;
 
+/// The kernels of this name, one for each tile, for weights of so many bytes, and how many blocks of each a processor holds.
+fn tiles(kernels: &Kernels, name: &str, weight_bytes: usize) -> crate::Result<Vec<(Kernel, u32)>> {
+    let tiles = TILES.iter().map(|tile| {
+        let shared = tile.shared(weight_bytes);
+        let kernel = kernels.get(&format!("conv2d_{name}_{}x{}", tile.outputs, tile.pixels), shared)?;
+        let resident = kernel.resident_blocks(tile.threads, shared)?;
+        Ok((kernel, resident.max(1)))
+    });
+    tiles.collect()
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -88,7 +104,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The kernels on one GPU for one storage type, and the memory in which split sums meet.
 pub struct TensorCores {
     dtype: DType,
+    /// The kernel of each tile, and blocks of it that a processor holds.
     tiles: Vec<(Kernel, u32)>,
+    /// The same for weights in eight bits, where layers have them.
+    tiles_fp8: Vec<(Kernel, u32)>,
+    weights: WeightsType,
     epilogue: Kernel,
     gather: Kernel,
     processors: u32,
@@ -163,9 +183,10 @@ struct Conv2dParams {
     row: Divisor,
     tap_channels: Divisor,
     kernel_row: Divisor,
+    scale: u64,
 }
 
-// SAFETY: the fields are those of `Conv2dParams` in cuda-kernels/conv2d.cu; `TensorCores::launch` fills it from tensors whose shapes it has checked.
+// SAFETY: the fields are those of `Conv2dParams` in cuda-kernels/conv2d.cuh; `TensorCores::launch` fills it from tensors whose shapes it has checked.
 unsafe impl Params for Conv2dParams {}
 
 impl TensorCores {
@@ -176,14 +197,11 @@ impl TensorCores {
     pub fn load(device: &Device, dtype: DType) -> crate::Result<Self> {
         let name = type_name(dtype)?;
         let kernels = Kernels::load(device)?;
-        let tiles = TILES.iter().map(|tile| {
-            let kernel = kernels.get(&format!("conv2d_{name}_{}x{}", tile.outputs, tile.pixels), tile.shared())?;
-            let resident = kernel.resident_blocks(tile.threads, tile.shared())?;
-            Ok((kernel, resident.max(1)))
-        });
         Ok(Self {
             dtype,
-            tiles: tiles.collect::<crate::Result<_>>()?,
+            tiles: tiles(&kernels, name, dtype.size_in_bytes())?,
+            tiles_fp8: vec![],
+            weights: WeightsType::Storage,
             epilogue: kernels.get(&format!("epilogue_{name}"), 0)?,
             gather: kernels.get(&format!("gather_{name}"), 0)?,
             processors: cuda::processors(device)?,
@@ -196,13 +214,33 @@ impl TensorCores {
         })
     }
 
-    /// Loads the kernels, and beside them those for compute capability 9.0, which take the layers that they can.
+    /// Loads the kernels, and beside them those for compute capability 9.0, which take the layers that they can, and those for weights
+    /// that are stored as `weights`.
     ///
     /// # Errors
     /// As [`load`](Self::load), and another card.
-    pub fn load_hopper(device: &Device, dtype: DType) -> crate::Result<Self> {
-        let hopper = Some(Hopper::load(device, dtype)?);
-        Ok(Self { hopper, tuner: Tuner::new(device, dtype, "wgmma"), ..Self::load(device, dtype)? })
+    pub fn load_hopper(device: &Device, dtype: DType, weights: WeightsType) -> crate::Result<Self> {
+        let (hopper, tuner) = (Some(Hopper::load(device, dtype)?), Tuner::new(device, dtype, "wgmma"));
+        let tiles_fp8 = match weights {
+            WeightsType::Storage => vec![],
+            WeightsType::Fp8 { .. } => {
+                let name = format!("fp8_{}", type_name(dtype)?);
+                tiles(&Kernels::load_hopper(device)?, &name, DType::F8E4M3.size_in_bytes())?
+            }
+        };
+        Ok(Self { hopper, tuner, tiles_fp8, weights, ..Self::load(device, dtype)? })
+    }
+
+    /// A layer's weights, `(outputs, channels, kernel, kernel)`, as they are stored.
+    ///
+    /// # Errors
+    /// A kernel that is not square.
+    pub fn pack(&self, weight: &Tensor) -> Result<PackedWeights> {
+        if self.weights.quantises(weight) {
+            PackedWeights::fp8(weight)
+        } else {
+            PackedWeights::conv2d(weight, self.dtype)
+        }
     }
 
     /// The storage type.
@@ -321,19 +359,23 @@ impl TensorCores {
                 activation: ending as i32,
                 wide: finish.is_none().into(),
                 next: next.map_or(Ok(0), cuda::address)?,
-                next_bytes: next.map_or(0, |next| (next.elem_count() * 2).min(PREFETCHED) as i64),
+                next_bytes: next.map_or(0, prefetched),
                 area: Divisor::new(out_height * out_width)?,
                 row: Divisor::new(out_width)?,
                 tap_channels: Divisor::new(weights.padded_channels)?,
                 kernel_row: Divisor::new(weights.kernel)?,
+                scale: weights.scales.as_ref().map_or(Ok(0), cuda::address)?,
             };
-            let grid = TILES[plan.tile].grid(outputs, pixels, plan.splits)?;
+            let grid = TILES[plan.tile].grid(outputs, pixels, plan.splits, weights.weight_bytes())?;
             // SAFETY: each address is that of a tensor whose shape and type was checked above, and the plan keeps the split sums within
             // `partial` and `arrivals`.
-            unsafe { self.tiles[plan.tile].0.launch(grid, params) }
+            unsafe { self.tiles(weights)[plan.tile].0.launch(grid, params) }
         };
         // a pass of its own finishes what this stage's kernels leave as bare sums: those of `conv2d.cu` alone do that
-        let hopper = self.hopper.as_ref().filter(|_| finish.is_some() && hopper::takes(stride, &x, skip.as_ref()));
+        let hopper = self.hopper.as_ref().filter(|_| {
+            // nor does any of the others take weights in eight bits
+            finish.is_some() && weights.scales.is_none() && hopper::takes(stride, &x, skip.as_ref())
+        });
         let layer = hopper::Layer {
             values: &weights.values,
             x: &x,
@@ -355,10 +397,9 @@ impl TensorCores {
         };
         let candidates = || {
             let special = hopper.map_or_else(Vec::new, |hopper| hopper.plans(Hopper::shape(weights, &layer)));
-            let any = Plan::ranked(outputs, pixels, weights.k_tiles, self.processors, &self.resident());
             let others = if special.is_empty() { CANDIDATES } else { CANDIDATES / 4 };
-            let special = special.into_iter().take(CANDIDATES).map(Choice::Hopper);
-            special.chain(any.into_iter().take(others).map(Choice::Any)).collect()
+            let any = self.ranked(weights, pixels).into_iter().take(others).map(Choice::Any);
+            special.into_iter().take(CANDIDATES).map(Choice::Hopper).chain(any).collect()
         };
         let work = Work {
             batch,
@@ -373,15 +414,23 @@ impl TensorCores {
             residual: residual != 0,
             shift: shift != 0,
             wide: finish.is_none(),
+            fp8: weights.scales.is_some(),
         };
         let choice = self.tuner.choose(work, input.x, &weights.values, &candidates, &run)?;
         run(choice, &weights.values, self.next_weights(weights).as_ref())?;
         Ok(y)
     }
 
-    /// Blocks of each tile that a processor holds.
-    fn resident(&self) -> Vec<u32> {
-        self.tiles.iter().map(|(_, resident)| *resident).collect()
+    /// The kernels for such weights.
+    fn tiles(&self, weights: &PackedWeights) -> &[(Kernel, u32)] {
+        if weights.scales.is_some() { &self.tiles_fp8 } else { &self.tiles }
+    }
+
+    /// The plans for so many pixels, the one that should be best first.
+    fn ranked(&self, weights: &PackedWeights, pixels: usize) -> Vec<Plan> {
+        let resident: Vec<u32> = self.tiles(weights).iter().map(|(_, resident)| *resident).collect();
+        let (outputs, k_tiles) = (weights.padded_outputs, weights.k_tiles);
+        Plan::ranked(outputs, pixels, k_tiles, weights.weight_bytes(), self.processors, &resident)
     }
 
     /// What ran after `weights` the last time, and that `weights` follow on what ran before them.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// Values along the inner dimension that a block takes in at a time, as in `conv2d.cu`.
 pub(super) const TILE_K: usize = 64;
 
-/// A tile of `conv2d.cu`.
+/// A tile of `conv2d.cu` and of `conv2d_fp8.cu`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tile {
     pub outputs: usize,
@@ -15,15 +15,17 @@ pub(super) struct Tile {
     /// Warps that make the same sums from different steps along the inner dimension.
     warps_k: usize,
     stages: usize,
+    /// Where weights are stored in eight bits.
+    stages_fp8: usize,
 }
 
-/// As in `conv2d.cu`.
+/// As in `conv2d.cu` and in `conv2d_fp8.cu`.
 pub(super) const TILES: [Tile; 5] = [
-    Tile { outputs: 128, pixels: 128, threads: 256, warps_k: 1, stages: 3 },
-    Tile { outputs: 128, pixels: 64, threads: 128, warps_k: 2, stages: 4 },
-    Tile { outputs: 64, pixels: 64, threads: 128, warps_k: 4, stages: 4 },
-    Tile { outputs: 64, pixels: 32, threads: 128, warps_k: 4, stages: 4 },
-    Tile { outputs: 128, pixels: 16, threads: 128, warps_k: 2, stages: 5 },
+    Tile { outputs: 128, pixels: 128, threads: 256, warps_k: 1, stages: 3, stages_fp8: 4 },
+    Tile { outputs: 128, pixels: 64, threads: 128, warps_k: 2, stages: 4, stages_fp8: 6 },
+    Tile { outputs: 64, pixels: 64, threads: 128, warps_k: 4, stages: 4, stages_fp8: 6 },
+    Tile { outputs: 64, pixels: 32, threads: 128, warps_k: 4, stages: 4, stages_fp8: 6 },
+    Tile { outputs: 128, pixels: 16, threads: 128, warps_k: 2, stages: 5, stages_fp8: 8 },
 ];
 
 /// Memory for split sums.
@@ -32,9 +34,10 @@ pub(super) const WORKSPACE_BYTES: usize = 32 << 20;
 pub(super) const WORKSPACE_TILES: usize = 4096;
 
 impl Tile {
-    /// Bytes of shared memory in a block: the stages, and afterwards the sums of its warps.
-    pub fn shared(self) -> u32 {
-        let stages = self.stages * (self.outputs + self.pixels) * TILE_K * 2;
+    /// Bytes of shared memory in a block: the stages, whose weights take so many bytes each, and afterwards the sums of its warps.
+    pub fn shared(self, weight_bytes: usize) -> u32 {
+        let stages = if weight_bytes == 1 { self.stages_fp8 } else { self.stages };
+        let stages = stages * (self.outputs * weight_bytes + self.pixels * 2) * TILE_K;
         let sums = self.warps_k * self.pixels * (self.outputs + 4) * 4;
         stages.max(sums) as u32
     }
@@ -43,21 +46,17 @@ impl Tile {
         outputs.div_ceil(self.outputs) * pixels.div_ceil(self.pixels)
     }
 
-    /// Blocks along pixels, outputs and splits.
+    /// Blocks along pixels, outputs and splits, whose weights take so many bytes each.
     ///
     /// # Errors
     /// More than a grid can hold.
-    pub fn grid(self, outputs: usize, pixels: usize, splits: usize) -> Result<Grid> {
+    pub fn grid(self, outputs: usize, pixels: usize, splits: usize, weight_bytes: usize) -> Result<Grid> {
         let blocks = [pixels.div_ceil(self.pixels), outputs.div_ceil(self.outputs), splits];
         if blocks[1] > 65_535 || blocks[2] > 65_535 || blocks[0] > i32::MAX as usize {
             candle_core::bail!("a layer of {outputs} outputs at {pixels} pixels is larger than a grid can be");
         }
-        Ok(Grid {
-            blocks: blocks.map(|n| n as u32),
-            threads: self.threads,
-            shared: self.shared(),
-            cluster: cuda::ALONE,
-        })
+        let shared = self.shared(weight_bytes);
+        Ok(Grid { blocks: blocks.map(|n| n as u32), threads: self.threads, shared, cluster: cuda::ALONE })
     }
 }
 
@@ -90,10 +89,18 @@ mod cost {
 }
 
 impl Plan {
-    /// All plans, the one first that should take the least time on `processors`, each of which holds `resident` blocks of each tile.
-    pub fn ranked(outputs: usize, pixels: usize, k_tiles: usize, processors: u32, resident: &[u32]) -> Vec<Self> {
+    /// All plans, the one first that should take the least time on `processors`, each of which holds `resident` blocks of each tile, where
+    /// weights take so many bytes each.
+    pub fn ranked(
+        outputs: usize,
+        pixels: usize,
+        k_tiles: usize,
+        weight_bytes: usize,
+        processors: u32,
+        resident: &[u32],
+    ) -> Vec<Self> {
         let mut plans: Vec<Self> = Self::candidates(outputs, pixels, k_tiles).collect();
-        let time = |plan: &Self| plan.time(outputs, pixels, processors, resident[plan.tile]);
+        let time = |plan: &Self| plan.time(outputs, pixels, weight_bytes, processors, resident[plan.tile]);
         plans.sort_by(|a, b| time(a).total_cmp(&time(b)));
         plans
     }
@@ -114,7 +121,7 @@ impl Plan {
     }
 
     /// Estimated nanoseconds.
-    fn time(&self, outputs: usize, pixels: usize, processors: u32, resident: u32) -> f64 {
+    fn time(&self, outputs: usize, pixels: usize, weight_bytes: usize, processors: u32, resident: u32) -> f64 {
         let tile = TILES[self.tile];
         let blocks = tile.count(outputs, pixels) * self.splits;
         let (turns, processors, resident) = (self.tiles_per_split as f64, processors as f64, f64::from(resident));
@@ -122,7 +129,7 @@ impl Plan {
         let waves = (blocks as f64 / (processors * resident)).ceil();
         let together = (blocks as f64 / processors).ceil().min(waves * resident);
         let products = (2 * tile.outputs * tile.pixels * TILE_K) as f64 / cost::FLOPS[self.tile];
-        let loads = ((tile.outputs + tile.pixels) * TILE_K * 2) as f64 / cost::LOADS;
+        let loads = ((tile.outputs * weight_bytes + tile.pixels * 2) * TILE_K) as f64 / cost::LOADS;
         let busy = together * turns * products.max(loads);
         let alone = waves * turns * cost::TURN[self.tile];
         let part = (tile.outputs * tile.pixels * 4) as f64;
@@ -159,22 +166,24 @@ mod tests {
 
     #[test]
     fn few_pixels_are_split_and_many_are_not() {
-        let few = Plan::ranked(3072, 16, 432, 132, &RESIDENT)[0];
+        let few = Plan::ranked(3072, 16, 432, 2, 132, &RESIDENT)[0];
         assert!(few.splits > 3, "{few:?}");
-        let many = Plan::ranked(128, 262_144, 18, 132, &RESIDENT)[0];
+        let many = Plan::ranked(128, 262_144, 18, 2, 132, &RESIDENT)[0];
         assert_eq!(many.splits, 1, "{many:?}");
     }
 
     #[test]
     fn shared_memory_fits_what_a_card_has() {
         for tile in TILES {
-            assert!(tile.shared() <= 163 << 10, "{tile:?}"); // a block on compute capability 8.0
+            assert!(tile.shared(2) <= 163 << 10, "{tile:?}"); // a block on compute capability 8.0
+            // two blocks on compute capability 9.0, which keeps a kilobyte for each
+            assert!(2 * (tile.shared(1) + 1024) <= 228 << 10, "{tile:?}");
         }
     }
 
     #[test]
     fn a_grid_that_no_card_holds_is_refused() {
-        assert!(TILES[2].grid(64 * 70_000, 64, 1).is_err());
-        assert_eq!(TILES[0].grid(129, 257, 3).unwrap().blocks, [3, 2, 3]);
+        assert!(TILES[2].grid(64 * 70_000, 64, 1, 2).is_err());
+        assert_eq!(TILES[0].grid(129, 257, 3, 2).unwrap().blocks, [3, 2, 3]);
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Mutex;
 /// The kernel of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Choice {
-    /// `conv2d.cu`.
+    /// `conv2d.cu`, or `conv2d_fp8.cu` for weights in eight bits.
     Any(plan::Plan),
     /// `conv2d_hopper.cu` or `conv3x3_hopper.cu`.
     Hopper(hopper::Plan),
@@ -36,6 +36,8 @@ pub(super) struct Work {
     pub shift: bool,
     /// Whether bare sums are written, in f32.
     pub wide: bool,
+    /// Whether weights are stored in eight bits.
+    pub fp8: bool,
 }
 
 /// Candidates are run so often each on their own.
@@ -236,6 +238,7 @@ mod tests {
         residual: false,
         shift: false,
         wide: false,
+        fp8: false,
     };
 
     #[test]

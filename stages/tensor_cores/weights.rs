@@ -1,13 +1,15 @@
-//! Weights as `conv2d.cu` reads them.
+//! Weights as `conv2d.cu` and `conv2d_fp8.cu` read them.
 use super::plan::TILE_K;
 use super::{Next, VECTOR};
-use crate::ops::BatchNorm;
+use crate::ops::{BatchNorm, fp8};
 use candle_core::{DType, Result, Tensor};
 
 /// A layer's matrix, `(outputs, kernel · kernel · channels)`: outputs and each tap's channels padded to a multiple of 8 with zeros, and
 /// each row to whole tiles.
 pub struct PackedWeights {
     pub(super) values: Tensor,
+    /// For each output what the sums are multiplied by, where weights are stored in eight bits.
+    pub(super) scales: Option<Tensor>,
     /// That the layer has, and with the padding.
     outputs: usize,
     pub(super) padded_outputs: usize,
@@ -43,6 +45,7 @@ impl PackedWeights {
         let values = if behind == 0 { values } else { values.pad_with_zeros(1, 0, behind)? };
         Ok(Self {
             values: by_eights(&values, 0)?.contiguous()?,
+            scales: None,
             outputs,
             padded_outputs: outputs.next_multiple_of(VECTOR),
             channels,
@@ -51,6 +54,21 @@ impl PackedWeights {
             k_tiles,
             next: Next::default(),
         })
+    }
+
+    /// In eight bits, from `(outputs, channels, kernel, kernel)`.
+    ///
+    /// # Errors
+    /// As [`conv2d`](Self::conv2d).
+    pub fn fp8(weight: &Tensor) -> Result<Self> {
+        let packed = Self::conv2d(weight, DType::F32)?;
+        let (values, scales) = fp8::quantised(&by_lanes(&packed.values)?)?;
+        Ok(Self { values, scales: Some(scales.flatten_all()?), ..packed })
+    }
+
+    /// Bytes of a weight.
+    pub(super) fn weight_bytes(&self) -> usize {
+        self.values.dtype().size_in_bytes()
     }
 
     /// From `(outputs, inputs)`: a convolution of one pixel.
@@ -65,6 +83,12 @@ impl PackedWeights {
     pub fn outputs(&self) -> usize {
         self.outputs
     }
+}
+
+/// Each 16 values of a row in the order in which the lanes of a warp hold them: `2t`, `2t + 1`, `2t + 8` and `2t + 9` side by side.
+fn by_lanes(rows: &Tensor) -> Result<Tensor> {
+    let halves = rows.reshape(((), 2, 4, 2))?;
+    halves.transpose(1, 2)?.contiguous()?.reshape(rows.shape())
 }
 
 /// A dimension made a multiple of 8 with zeros.
@@ -123,6 +147,36 @@ mod tests {
         // output 1, tap (1, 2), channels 0 to 2, and the padding behind them
         assert_eq!(rows[1][5 * 8..6 * 8], [32.0, 41.0, 50.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
         assert!(rows[1][72..].iter().all(|v| *v == 0.0));
+    }
+
+    #[test]
+    fn weights_in_eight_bits_lie_as_lanes_hold_them() {
+        // each value is one that e4m3 holds, times a scale for each of two outputs
+        let at = |output: usize, channel: usize, tap: usize| {
+            ((output + channel * 7 + tap * 3) % 15 + 1) as f32 * [1.0, 0.25][output]
+        };
+        let values: Vec<f32> = (0..432)
+            .map(|i| if i % 216 == 0 { 448.0 * [1.0, 0.25][i / 216] } else { at(i / 216, i / 9 % 24, i % 9) })
+            .collect();
+        let weight = Tensor::from_vec(values, (2, 24, 3, 3), &Device::Cpu).unwrap();
+        let (plain, packed) =
+            (PackedWeights::conv2d(&weight, DType::F32).unwrap(), PackedWeights::fp8(&weight).unwrap());
+        assert_eq!((packed.weight_bytes(), packed.k_tiles, packed.padded_outputs), (1, plain.k_tiles, 8));
+        assert_eq!(packed.values.dims(), plain.values.dims());
+        let scales: Vec<f32> = packed.scales.unwrap().to_vec1().unwrap();
+        assert!((scales[0] - 1.0).abs() < 1e-6 && (scales[1] - 0.25).abs() < 1e-6, "{scales:?}");
+        assert_eq!(scales[2..], [1.0; 6], "outputs of zeros");
+        let values: Vec<Vec<f32>> = packed.values.to_dtype(DType::F32).unwrap().to_vec2().unwrap();
+        let plain: Vec<Vec<f32>> = plain.values.to_vec2().unwrap();
+        for (o, (values, plain)) in values.iter().zip(&plain).enumerate() {
+            for (group, values) in values.chunks(16).enumerate() {
+                for (i, value) in values.iter().enumerate() {
+                    let (t, place) = (i / 4, i % 4);
+                    let k = 2 * t + [0, 1, 8, 9][place];
+                    assert!((value * scales[o] - plain[16 * group + k]).abs() < 1e-4, "output {o}, {group}, {i}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -215,11 +215,7 @@ impl Marker {
 ///
 /// # Errors
 /// Work that cannot be recorded, or that the card cannot run.
-pub fn time_parts(
-    marker: &Marker,
-    launches: usize,
-    work: &mut dyn FnMut() -> Result<()>,
-) -> Result<Vec<Duration>> {
+pub fn time_parts(marker: &Marker, launches: usize, work: &mut dyn FnMut() -> Result<()>) -> Result<Vec<Duration>> {
     let device = marker.0.device().clone();
     let cuda = device.as_cuda_device()?;
     let stream = cuda.cuda_stream();

@@ -19,7 +19,8 @@ const IMAGES: [(&str, &[u8]); 4] = [
 ];
 
 /// What only compute capability 9.0 runs.
-const HOPPER: [(&str, &[u8]); 2] = [
+const HOPPER: [(&str, &[u8]); 3] = [
+    ("conv2d_fp8", include_bytes!(concat!(env!("OUT_DIR"), "/conv2d_fp8.fatbin"))),
     ("conv2d_hopper", include_bytes!(concat!(env!("OUT_DIR"), "/conv2d_hopper.fatbin"))),
     ("conv3x3_hopper", include_bytes!(concat!(env!("OUT_DIR"), "/conv3x3_hopper.fatbin"))),
 ];
