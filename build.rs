@@ -26,9 +26,10 @@ const CARDS: &[&str] = &["arch=compute_80,code=sm_80", "arch=compute_90,code=sm_
 /// Code that only compute capability 9.0 runs.
 const HOPPER: &[&str] = &["arch=compute_90a,code=sm_90a"];
 /// Files of `cuda-kernels/`, each of which becomes one image for these cards.
-const KERNELS: [(&str, &[&str]); 7] = [
+const KERNELS: [(&str, &[&str]); 8] = [
     ("attention", CARDS),
     ("conv2d", CARDS),
+    ("conv3x3", CARDS),
     ("norm", CARDS),
     ("elementwise", CARDS),
     ("conv2d_fp8", HOPPER),

@@ -7,8 +7,8 @@
     TILE(T, T, NAME, 64, 64, 64, 64, 4, 4)                                                                                        \
     TILE(T, T, NAME, 64, 32, 64, 32, 4, 4)                                                                                        \
     TILE(T, T, NAME, 128, 16, 64, 16, 2, 5)
-TILES(__half, f16)
-TILES(__nv_bfloat16, bf16)
+TILES(__half, conv2d_f16)
+TILES(__nv_bfloat16, conv2d_bf16)
 
 struct EpilogueParams {
     const float* sums;   // (pixels, outputs)

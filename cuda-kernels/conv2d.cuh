@@ -11,7 +11,10 @@
 // Split K: the blocks of a tile write their sums to `partial`; the one that arrives last adds them, in the order of the splits,
 // so that a result does not depend on who was last.
 //
-// Weights are stored as activations are, or in eight bits: `conv2d.cu` and `conv2d_fp8.cu` name the kernels.
+// Weights are stored as activations are, or in eight bits: `conv2d.cu` and `conv2d_fp8.cu` name the kernels. For 3x3 kernels there is another
+// form (`conv3x3.cu`): a tile is a box of pixels eight wide, which comes once for 64 channels with a border of one pixel, and not anew for each of
+// nine taps; a tap's right operand is the same shared memory, some pixels further on. Layers of many pixels wait for the second-level cache,
+// which has about half as much to deliver then.
 #pragma once
 #include "ptx.cuh"
 
@@ -49,6 +52,7 @@ struct Conv2dParams {
     int64_t next_bytes;
     Divisor area, row, tap_channels, kernel_row;  // of an output image, its rows, a tap, a row of taps
     const float* scale;                           // (outputs), of weights in eight bits: the sums are multiplied by it
+    int steps, boxes_x, boxes_y;                  // of 64 along k; boxes of pixels in a picture
 };
 
 // Where chunk `chunk` of row `row` lies in a stage.
@@ -151,7 +155,9 @@ __host__ __device__ constexpr int power_of_two_within(int n) { return n < 2 ? 1 
 // A tile of OUTPUTS x PIXELS. Each warp makes WARP_OUTPUTS x WARP_PIXELS of it from one in WARPS_K steps along k: a warp that makes
 // all of a small tile reads shared memory half as often for each product as four that make a quarter each, and shared memory
 // is what limits them.
-template <typename T, typename W, int OUTPUTS, int PIXELS, int WARP_OUTPUTS, int WARP_PIXELS, int WARPS_K, int STAGES>
+//
+// BOXES: the form for 3x3 kernels, padding and step 1.
+template <typename T, typename W, int OUTPUTS, int PIXELS, int WARP_OUTPUTS, int WARP_PIXELS, int WARPS_K, int STAGES, bool BOXES = false>
 __device__ __forceinline__ void conv2d(const Conv2dParams& p) {
     constexpr int WARPS_DOWN = OUTPUTS / WARP_OUTPUTS, WARPS_TILE = WARPS_DOWN * (PIXELS / WARP_PIXELS);
     constexpr int THREADS = WARPS_TILE * WARPS_K * 32;
@@ -161,11 +167,14 @@ __device__ __forceinline__ void conv2d(const Conv2dParams& p) {
     constexpr int WEIGHT_ROWS = OUTPUTS / WEIGHT_STEP, PIXEL_ROWS = PIXELS / ROW_STEP;
     constexpr int DOWN = WARP_OUTPUTS / 16, ACROSS = WARP_PIXELS / 8;
     constexpr int WEIGHTS = OUTPUTS * TILE_K * sizeof(W) / sizeof(T);  // that many pixel values are as large
-    constexpr int STAGE = WEIGHTS + PIXELS * TILE_K;
+    constexpr int STAGE = WEIGHTS + (BOXES ? 0 : PIXELS * TILE_K);
+    constexpr int TAPS = 9, WIDE = 8, HIGH = PIXELS / WIDE;
+    constexpr int IMAGE_WIDE = WIDE + 2, IMAGE_PIXELS = IMAGE_WIDE * (HIGH + 2), IMAGE = IMAGE_PIXELS * TILE_K;
     constexpr int SUMS_ROW = OUTPUTS + 4;  // f32 a pixel: without the 4, all pixels of a fragment would share a bank
     static_assert(WEIGHT_ROWS >= 1 && PIXEL_ROWS >= 1 && ACROSS % 2 == 0, "a thread needs a chunk of each operand");
     static_assert(!EIGHT_BITS || DOWN % 2 == 0, "32 rows of weights come at a time");
     static_assert(TILE_K / 16 % WARPS_K == 0, "each warp takes whole steps");
+    static_assert(!BOXES || !EIGHT_BITS && STAGES <= TAPS, "a box is there before its first tap is");
     extern __shared__ __align__(128) unsigned char memory[];
     T* stages = reinterpret_cast<T*>(memory);
 
@@ -174,7 +183,20 @@ __device__ __forceinline__ void conv2d(const Conv2dParams& p) {
     const int warp_k = warp / WARPS_TILE;
     const int first_pixel = blockIdx.x * PIXELS, first_output = blockIdx.y * OUTPUTS, split = blockIdx.z;
     const int first_tile = split * p.tiles_per_split;
-    const int tiles = min(p.tiles_per_split, p.k_tiles - first_tile);
+    const int tiles = min(p.tiles_per_split, p.steps - first_tile);
+    // with BOXES, steps go through the taps of 64 channels before the next 64
+    const int first_chunk = first_tile / TAPS, last_chunk = (first_tile + tiles - 1) / TAPS;
+    const int boxes = BOXES ? p.boxes_x * p.boxes_y : 1, box = static_cast<int>(blockIdx.x) % boxes;
+    const int sample = static_cast<int>(blockIdx.x) / boxes;
+    const int first_x = BOXES ? box % p.boxes_x * WIDE : 0, first_y = BOXES ? box / p.boxes_x * HIGH : 0;
+    const int pixels = p.batch * p.out_height * p.out_width;
+    // a pixel of the tile, counted from the first of the result; what lies outside of it is behind the last
+    auto pixel_of = [&](int i) {
+        if constexpr (!BOXES) return first_pixel + i;
+        const int y = first_y + i / WIDE, x = first_x + i % WIDE;
+        return y < p.out_height && x < p.out_width ? (sample * p.out_height + y) * p.out_width + x : pixels;
+    };
+    let_next_begin();
 
     const int row = tid / CHUNKS, chunk = tid % CHUNKS;
     const int weight_row = tid / WEIGHT_CHUNKS, weight_chunk = tid % WEIGHT_CHUNKS;
@@ -186,20 +208,48 @@ __device__ __forceinline__ void conv2d(const Conv2dParams& p) {
         const int output = first_output + weight_row + i * WEIGHT_STEP;
         const bool valid = output < p.outputs;
         present |= static_cast<unsigned>(valid) << i;
-        weight[i] = static_cast<const W*>(p.weight) + weight_chunk * WEIGHT_VECTOR + first_tile * TILE_K +
+        const int column = BOXES ? first_tile % TAPS * p.all_channels + first_chunk * TILE_K : first_tile * TILE_K;
+        weight[i] = static_cast<const W*>(p.weight) + weight_chunk * WEIGHT_VECTOR + column +
                     static_cast<int64_t>(valid ? output : 0) * p.k_tiles * TILE_K;
     }
-    Patches<T, PIXEL_ROWS> patches;
-    patches.start(p, first_pixel + row, ROW_STEP, first_tile * TILE_K + chunk * VECTOR);
+    Patches<T, PIXEL_ROWS> patches{};
+    if constexpr (!BOXES) patches.start(p, first_pixel + row, ROW_STEP, first_tile * TILE_K + chunk * VECTOR);
+    // of the weights that are fetched next
+    int tap = first_tile % TAPS, channel = first_chunk * TILE_K + weight_chunk * WEIGHT_VECTOR;
 
     const int to = swizzled(row, chunk);  // rows of one thread lie a multiple of 8 apart: the swizzle is the same
     const int weight_to = EIGHT_BITS ? swizzled_e4m3(weight_row, weight_chunk) : to;
     auto fetch_weights = [&](int slot) {
         W* weights = reinterpret_cast<W*>(stages + slot * STAGE) + weight_to;
+        int step = TILE_K;
+        unsigned there = present;
+        if constexpr (BOXES) {
+            // behind the last channel there are the next tap's weights, or the next output's
+            if (channel >= p.all_channels) there = 0;
+            step = ++tap < TAPS ? p.all_channels : TILE_K - (TAPS - 1) * p.all_channels;
+            if (tap == TAPS) tap = 0, channel += TILE_K;
+        }
 #pragma unroll
         for (int i = 0; i < WEIGHT_ROWS; i++) {
-            cp_async_16(weights + i * WEIGHT_STEP * TILE_K, weight[i], present >> i & 1);
-            weight[i] += TILE_K;
+            cp_async_16(weights + i * WEIGHT_STEP * TILE_K, weight[i], there >> i & 1);
+            weight[i] += step;
+        }
+    };
+    // 64 channels of the box and its border, zeros where the picture ends
+    auto fetch_image = [&](int number) {
+        T* image = stages + STAGES * STAGE + number % 2 * IMAGE;
+        const int first = (first_chunk + number) * TILE_K;
+        const bool in_x = first < p.channels;
+        const T* from = static_cast<const T*>(in_x ? p.x : p.skip);
+        const int channels = in_x ? p.channels : p.skip_channels, start = in_x ? first : first - p.channels;
+#pragma unroll 1
+        for (int i = tid; i < IMAGE_PIXELS * CHUNKS; i += THREADS) {
+            const int place = i / CHUNKS, at = start + i % CHUNKS * VECTOR;
+            const int y = first_y + place / IMAGE_WIDE - 1, x = first_x + place % IMAGE_WIDE - 1;
+            const bool valid = at < channels && static_cast<unsigned>(y) < static_cast<unsigned>(p.height) &&
+                               static_cast<unsigned>(x) < static_cast<unsigned>(p.width);
+            const int64_t pixel = (static_cast<int64_t>(sample) * p.height + y) * p.width + x;
+            cp_async_16(image + swizzled(place, i % CHUNKS), from + (valid ? pixel * channels + at : 0), valid);
         }
     };
     auto fetch_pixels = [&](int slot) {
@@ -230,9 +280,14 @@ __device__ __forceinline__ void conv2d(const Conv2dParams& p) {
     for (int i = 0; i < VECTOR; i++)
         bias[i] = p.bias != nullptr && own_output + i < p.outputs ? p.bias[own_output + i] : 0.0f;
     wait_for_previous();
+    if constexpr (BOXES) {
+        fetch_image(0);
+        if (first_chunk < last_chunk) fetch_image(1);
+    }
 #pragma unroll 1
     for (int i = 0; i < STAGES - 1; i++) {
-        if (i < tiles) fetch_pixels(i);
+        if constexpr (!BOXES)
+            if (i < tiles) fetch_pixels(i);
         cp_async_commit();
     }
     // a layer that waits for arithmetic leaves memory idle: the next layer's weights may come to the second-level cache meanwhile
@@ -243,18 +298,23 @@ __device__ __forceinline__ void conv2d(const Conv2dParams& p) {
     // where a lane's rows lie in a stage
     const T* left = EIGHT_BITS ? stages : stages + (warp_output + lane % 16) * TILE_K;
     const T* right = stages + WEIGHTS + (warp_pixel + lane % 8 + lane / 16 * 8) * TILE_K;
-    int slot = 0, next = STAGES - 1;
+    const int corner = (warp_pixel / WIDE + lane / 16) * IMAGE_WIDE + lane % 8;
+    int slot = 0, next = STAGES - 1, number = 0, now = first_tile % TAPS;
 #pragma unroll 1
     for (int tile = 0; tile < tiles; tile++) {
         cp_async_wait<STAGES - 2>();
         __syncthreads();
         if (tile + STAGES - 1 < tiles) {
             fetch_weights(next);
-            fetch_pixels(next);
+            if constexpr (!BOXES) fetch_pixels(next);
         }
+        if constexpr (BOXES)
+            if (now == 0 && number > 0 && first_chunk + number < last_chunk) fetch_image(number + 1);
         cp_async_commit();
         const T* weights = left + slot * STAGE;
         const T* pixels = right + slot * STAGE;
+        const T* image = stages + STAGES * STAGE + number % 2 * IMAGE;
+        const int place = corner + now / 3 * IMAGE_WIDE + now % 3;
 #pragma unroll
         for (int step = 0; step < TILE_K / 16 / WARPS_K; step++) {
             const int k = step * WARPS_K + warp_k;
@@ -278,7 +338,10 @@ __device__ __forceinline__ void conv2d(const Conv2dParams& p) {
                 for (int i = 0; i < DOWN; i++) ldmatrix_x4(a[i], weights + i * 16 * TILE_K + left_chunk);
             }
 #pragma unroll
-            for (int j = 0; j < ACROSS / 2; j++) ldmatrix_x4(b[j], pixels + j * 16 * TILE_K + right_chunk);
+            for (int j = 0; j < ACROSS / 2; j++) {
+                if constexpr (BOXES) ldmatrix_x4(b[j], image + swizzled(place + j * 2 * IMAGE_WIDE, 2 * k + lane / 8 % 2));
+                else ldmatrix_x4(b[j], pixels + j * 16 * TILE_K + right_chunk);
+            }
 #pragma unroll
             for (int i = 0; i < DOWN; i++)
 #pragma unroll
@@ -287,6 +350,7 @@ __device__ __forceinline__ void conv2d(const Conv2dParams& p) {
         }
         slot = slot + 1 == STAGES ? 0 : slot + 1;
         next = next + 1 == STAGES ? 0 : next + 1;
+        if (++now == TAPS) now = 0, number++;
     }
     cp_async_wait<0>();
 
@@ -305,10 +369,10 @@ __device__ __forceinline__ void conv2d(const Conv2dParams& p) {
                 own[pixel * SUMS_ROW + output] = sums[i][j][c];
             }
     constexpr int GROUPS = PIXELS * COLUMNS, TURNS = PIXELS / PIXEL_STEP;
-    const int pixels = p.batch * p.out_height * p.out_width, own_pixel = first_pixel + tid / COLUMNS;
+    const int own_pixel = tid / COLUMNS;
     // a turn ahead
     auto residual_of = [&](int turn) {
-        const int pixel = own_pixel + turn * PIXEL_STEP;
+        const int pixel = pixel_of(own_pixel + turn * PIXEL_STEP);
         if (p.residual == nullptr || turn >= TURNS || pixel >= pixels || own_output >= p.outputs) return uint4{};
         return *reinterpret_cast<const uint4*>(static_cast<const T*>(p.residual) + static_cast<int64_t>(pixel) * p.outputs + own_output);
     };
@@ -357,7 +421,7 @@ __device__ __forceinline__ void conv2d(const Conv2dParams& p) {
     // not unrolled: code that is run once waits for memory, line after line
 #pragma unroll 1
     for (int turn = 0; turn < TURNS; turn++) {
-        const int pixel = own_pixel + turn * PIXEL_STEP, group = tid + turn * FINISHERS;
+        const int pixel = pixel_of(own_pixel + turn * PIXEL_STEP), group = tid + turn * FINISHERS;
         const uint4 now = residual;
         residual = residual_of(turn + 1);
         if (tid >= FINISHERS || pixel >= pixels || own_output >= p.outputs) continue;
@@ -383,8 +447,8 @@ __device__ __forceinline__ void conv2d(const Conv2dParams& p) {
 }
 
 // The tiles that the host chooses from: `Tile` in stages/tensor_cores/plan.rs has the same.
-#define TILE(T, W, NAME, OUTPUTS, PIXELS, WARP_OUTPUTS, WARP_PIXELS, WARPS_K, STAGES)                                              \
+#define TILE(T, W, NAME, OUTPUTS, PIXELS, WARP_OUTPUTS, WARP_PIXELS, WARPS_K, STAGES, ...)                                         \
     extern "C" __global__ void __launch_bounds__(OUTPUTS / WARP_OUTPUTS * (PIXELS / WARP_PIXELS) * WARPS_K * 32)                  \
-        mirage_conv2d_##NAME##_##OUTPUTS##x##PIXELS(const __grid_constant__ Conv2dParams p) {                                      \
-        conv2d<T, W, OUTPUTS, PIXELS, WARP_OUTPUTS, WARP_PIXELS, WARPS_K, STAGES>(p);                                             \
+        mirage_##NAME##_##OUTPUTS##x##PIXELS(const __grid_constant__ Conv2dParams p) {                                             \
+        conv2d<T, W, OUTPUTS, PIXELS, WARP_OUTPUTS, WARP_PIXELS, WARPS_K, STAGES, ##__VA_ARGS__>(p);                              \
     }

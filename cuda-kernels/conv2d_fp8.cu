@@ -12,5 +12,5 @@
     TILE(T, E4m3, NAME, 64, 64, 64, 64, 4, 6)                                                                                     \
     TILE(T, E4m3, NAME, 64, 32, 64, 32, 4, 6)                                                                                     \
     TILE(T, E4m3, NAME, 128, 16, 64, 16, 2, 8)
-TILES(__half, fp8_f16)
-TILES(__nv_bfloat16, fp8_bf16)
+TILES(__half, conv2d_fp8_f16)
+TILES(__nv_bfloat16, conv2d_fp8_bf16)

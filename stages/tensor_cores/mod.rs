@@ -21,7 +21,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use divisor::Divisor;
 use hopper::Hopper;
 use picture::Picture;
-use plan::{Plan, TILES, WORKSPACE_BYTES, WORKSPACE_TILES};
+use plan::{Plan, TAPS, TILE_K, TILES, WORKSPACE_BYTES, WORKSPACE_TILES};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tuner::{Choice, Tuner, Work};
 
@@ -86,11 +86,12 @@ fn shown(y: &Tensor, weights: &PackedWeights, ending: Ending) -> Result<Tensor> 
 /// Kernels that are tried for a layer, those that should be best; where there are some for compute capability 9.0, of the others a fourth as many.
 const CANDIDATES: usize = 40;
 
-/// The kernels of this name, one for each tile, for weights of so many bytes, and how many blocks of each a processor holds.
+/// The kernels of this type, one for each tile that weights of so many bytes have, and how many blocks of each a processor holds.
 fn tiles(kernels: &Kernels, name: &str, weight_bytes: usize) -> crate::Result<Vec<(Kernel, u32)>> {
-    let tiles = TILES.iter().map(|tile| {
+    let tiles = TILES.iter().filter(|tile| weight_bytes > 1 || !tile.boxes).map(|tile| {
         let shared = tile.shared(weight_bytes);
-        let kernel = kernels.get(&format!("conv2d_{name}_{}x{}", tile.outputs, tile.pixels), shared)?;
+        let kind = if tile.boxes { "conv3x3" } else { "conv2d" };
+        let kernel = kernels.get(&format!("{kind}_{name}_{}x{}", tile.outputs, tile.pixels), shared)?;
         let resident = kernel.resident_blocks(tile.threads, shared)?;
         Ok((kernel, resident.max(1)))
     });
@@ -184,6 +185,9 @@ struct Conv2dParams {
     tap_channels: Divisor,
     kernel_row: Divisor,
     scale: u64,
+    steps: i32,
+    boxes_x: i32,
+    boxes_y: i32,
 }
 
 // SAFETY: the fields are those of `Conv2dParams` in cuda-kernels/conv2d.cuh; `TensorCores::launch` fills it from tensors whose shapes it has checked.
@@ -330,7 +334,23 @@ impl TensorCores {
         let pixels = batch * out_height * out_width;
         let int = |n: usize| i32::try_from(n).map_err(candle_core::Error::wrap);
         int(pixels.max(batch * height * width))?; // pixels are counted in 32 bits there
+        // `conv3x3.cu` reads the channels of one input in a step
+        let by_boxes = weights.kernel == 3
+            && (stride, padding) == (1, 1)
+            && weights.scales.is_none()
+            && (skip.is_none() || channels.is_multiple_of(TILE_K));
+        let shape_of_work = plan::Shape {
+            batch,
+            height: out_height,
+            width: out_width,
+            outputs,
+            steps: weights.k_tiles,
+            steps_by_boxes: by_boxes.then(|| TAPS * (channels.div_ceil(TILE_K) + skip_channels.div_ceil(TILE_K))),
+            weight_bytes: weights.weight_bytes(),
+        };
         let any = |plan: Plan, values: &Tensor, next: Option<&Tensor>| -> Result<()> {
+            let tile = TILES[plan.tile];
+            let [boxes_x, boxes_y] = tile.boxes(out_width, out_height);
             let params = Conv2dParams {
                 x: x.address()?,
                 skip: skip.as_ref().map_or(Ok(0), Picture::address)?,
@@ -365,8 +385,11 @@ impl TensorCores {
                 tap_channels: Divisor::new(weights.padded_channels)?,
                 kernel_row: Divisor::new(weights.kernel)?,
                 scale: weights.scales.as_ref().map_or(Ok(0), cuda::address)?,
+                steps: int(shape_of_work.steps(tile).unwrap_or_default())?,
+                boxes_x: int(boxes_x)?,
+                boxes_y: int(boxes_y)?,
             };
-            let grid = TILES[plan.tile].grid(outputs, pixels, plan.splits, weights.weight_bytes())?;
+            let grid = tile.grid(&shape_of_work, plan.splits)?;
             // SAFETY: each address is that of a tensor whose shape and type was checked above, and the plan keeps the split sums within
             // `partial` and `arrivals`.
             unsafe { self.tiles(weights)[plan.tile].0.launch(grid, params) }
@@ -398,7 +421,7 @@ impl TensorCores {
         let candidates = || {
             let special = hopper.map_or_else(Vec::new, |hopper| hopper.plans(Hopper::shape(weights, &layer)));
             let others = if special.is_empty() { CANDIDATES } else { CANDIDATES / 4 };
-            let any = self.ranked(weights, pixels).into_iter().take(others).map(Choice::Any);
+            let any = self.ranked(weights, &shape_of_work).into_iter().take(others).map(Choice::Any);
             special.into_iter().take(CANDIDATES).map(Choice::Hopper).chain(any).collect()
         };
         let work = Work {
@@ -426,11 +449,10 @@ impl TensorCores {
         if weights.scales.is_some() { &self.tiles_fp8 } else { &self.tiles }
     }
 
-    /// The plans for so many pixels, the one that should be best first.
-    fn ranked(&self, weights: &PackedWeights, pixels: usize) -> Vec<Plan> {
+    /// The plans for such work, the one that should be best first.
+    fn ranked(&self, weights: &PackedWeights, shape: &plan::Shape) -> Vec<Plan> {
         let resident: Vec<u32> = self.tiles(weights).iter().map(|(_, resident)| *resident).collect();
-        let (outputs, k_tiles) = (weights.padded_outputs, weights.k_tiles);
-        Plan::ranked(outputs, pixels, k_tiles, weights.weight_bytes(), self.processors, &resident)
+        Plan::ranked(shape, self.processors, &resident)
     }
 
     /// What ran after `weights` the last time, and that `weights` follow on what ran before them.

@@ -11,9 +11,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 /// What `build.rs` made of each file in `cuda-kernels/`: code for the cards named there, and PTX for later ones.
-const IMAGES: [(&str, &[u8]); 4] = [
+const IMAGES: [(&str, &[u8]); 5] = [
     ("attention", include_bytes!(concat!(env!("OUT_DIR"), "/attention.fatbin"))),
     ("conv2d", include_bytes!(concat!(env!("OUT_DIR"), "/conv2d.fatbin"))),
+    ("conv3x3", include_bytes!(concat!(env!("OUT_DIR"), "/conv3x3.fatbin"))),
     ("norm", include_bytes!(concat!(env!("OUT_DIR"), "/norm.fatbin"))),
     ("elementwise", include_bytes!(concat!(env!("OUT_DIR"), "/elementwise.fatbin"))),
 ];
