@@ -44,6 +44,16 @@ fn frames_in(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
+fn weights_in_eight_bits_need_the_stage_that_stores_them() {
+    let dir = folder();
+    let output = path(&dir, "a.gif");
+    let said = refusal(&["generate", "--output", &output, "--weights-dtype", "fp8"]);
+    assert!(said.contains("add custom-ptx to --stages"), "{said}");
+    let said = refusal(&["validate", "--weights-dtype", "fp9"]);
+    assert!(said.contains("choose fp8, or storage"), "{said}");
+}
+
+#[test]
 fn the_test_clip_is_redrawn_the_same_each_time() {
     let dir = folder();
     for name in ["a.gif", "b.gif"] {

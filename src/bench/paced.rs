@@ -20,6 +20,8 @@ pub struct Report {
     pub work: Work,
     /// The stages that did it; empty for plain Candle.
     pub stages: Vec<String>,
+    /// How they stored the weights of large layers: `storage`, as everything else, or `fp8`.
+    pub weights_dtype: String,
     /// Whether it was right, so that it was timed.
     pub status: Status,
     /// Largest difference of one call from plain Candle in f32, as a share of the largest magnitude.

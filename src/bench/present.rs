@@ -50,6 +50,12 @@ pub fn has_peer_error(report: &Report) -> bool {
     report.rows.iter().any(|row| row.is_peer() && row.error.is_some())
 }
 
+/// What a row was judged by whose weights are stored in another way.
+pub fn stored_error(row: &Row) -> Option<String> {
+    let error = row.stored_error?;
+    Some(format!("{}: {error:.1e} from plain Candle on the weights that it stores, by which it is judged.", row.name))
+}
+
 /// The cells of row `i`.
 pub fn cells(report: &Report, i: usize) -> Vec<String> {
     let row = &report.rows[i];
@@ -140,6 +146,9 @@ pub fn markdown(report: &Report, file: Option<&Path>) -> String {
     if has_peer_error(report) {
         let _ = writeln!(text, "{PEER_ERROR}");
     }
+    for error in report.rows.iter().filter_map(stored_error) {
+        let _ = writeln!(text, "{error}");
+    }
     if let Some(file) = file {
         let _ = writeln!(text, "Report: `{}`.", file.display());
     }
@@ -178,6 +187,16 @@ mod tests {
         assert!(text.contains(RANDOM_WEIGHTS) && text.contains("| +custom-ptx | refused: no GPU |"), "{text}");
         assert!(text.contains("\nReport: `benches/runs/a.json`.\n"), "{text}");
         assert!(!text.contains(PEER_ERROR), "{text}");
+    }
+
+    #[test]
+    fn a_row_says_what_it_was_judged_by() {
+        let fp8 = Row { error: Some(0.05), stored_error: Some(0.002), ..row("+custom-ptx, fp8 weights", 2.0) };
+        let report = report(vec![row("none", 10.0), fp8]);
+        assert_eq!(cells(&report, 1)[9], "5.0e-2", "the error is from plain Candle on weights as they were");
+        let said = "+custom-ptx, fp8 weights: 2.0e-3 from plain Candle on the weights that it stores";
+        assert!(markdown(&report, None).contains(said));
+        assert_eq!(stored_error(&report.rows[0]), None);
     }
 
     #[test]

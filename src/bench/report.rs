@@ -95,6 +95,9 @@ pub struct Row {
     /// Largest difference as a share of the largest magnitude: of a rung from plain Candle in f32, of a peer from that
     /// engine's own f32, which says nothing of how far it is from Candle.
     pub error: Option<f64>,
+    /// The same from plain Candle on the weights that the rung stores, where it stores them in fewer bits than everything else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored_error: Option<f64>,
     /// Calls in one sequence by op and stage, as `conv2d:fused-ops`.
     pub calls: Vec<(String, u64)>,
     /// Reasons not to believe the timings.
@@ -136,6 +139,7 @@ impl Row {
             activations: None,
             weights: None,
             error: None,
+            stored_error: None,
             calls: vec![],
             warnings: vec![],
         }

@@ -210,7 +210,7 @@ fn work(arguments: &Arguments, set: &StageSet, (width, height): (u32, u32)) -> W
     Work {
         model: arguments.model.model.to_string(),
         weights: arguments.model.weights().to_string(),
-        stages: set.to_string(),
+        stages: format!("{set}{}", arguments.stages.weights_dtype.note()),
         device: arguments.model.device.to_string(),
         input: arguments.input.clone(),
         width,
@@ -237,12 +237,12 @@ fn naive(engine: &Engine, scripts: &[Script], seed: u64, progress: &Progress) ->
 /// Each prefix of the stages against plain f32.
 fn stages(arguments: &Arguments, set: &StageSet, script: &Script, progress: &Progress) -> Result<Vec<EngineDrift>> {
     let device = arguments.model.device.open()?;
-    let load =
-        |set: &StageSet| Engine::load(&arguments.model, set.install_over(arguments.stages.dtype.reference(&device))?);
+    let load = |set: &StageSet| Engine::load(&arguments.model, arguments.stages.install_part(set, &device)?);
     let plain = load(&StageSet::none())?;
     let prefixes = set.prefixes();
     let engines = prefixes[1..].iter().map(load).collect::<Result<Vec<_>>>()?;
-    let names = prefixes[1..].iter().map(StageSet::to_string);
+    let note = |set: &StageSet| if set.has_fp8() { arguments.stages.weights_dtype.note() } else { "" };
+    let names = prefixes[1..].iter().map(|set| format!("{set}{}", note(set)));
     let staged: Vec<(String, &dyn Subject)> = names.zip(engines.iter().map(|e| e as &dyn Subject)).collect();
     if staged.is_empty() {
         return Ok(vec![]);

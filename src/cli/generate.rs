@@ -151,8 +151,12 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
     let stop = stop_on_interrupt()?;
     let progress = Progress::new(arguments, reader.info());
     progress.say(&format!(
-        "{} with stages {set} on {}, drawing at {}x{}",
-        arguments.model.model, arguments.model.device, target.0, target.1
+        "{} with stages {set}{} on {}, drawing at {}x{}",
+        arguments.model.model,
+        arguments.stages.weights_dtype.note(),
+        arguments.model.device,
+        target.0,
+        target.1
     ));
     for note in style_note.as_deref().into_iter().chain(writer.note()) {
         progress.say(note);
@@ -297,12 +301,13 @@ fn summary(arguments: &Arguments, seconds: &mut [f64], set: &StageSet, ops: &Ops
     }
     let who: Vec<String> = calls.iter().map(|(stage, n)| format!("{stage} {n}")).collect();
     format!(
-        "{} frames to {}{}: {:.2} frames/s, median {:.1} ms a frame; stages {set}, op calls: {}",
+        "{} frames to {}{}: {:.2} frames/s, median {:.1} ms a frame; stages {set}{}, op calls: {}",
         seconds.len(),
         arguments.output,
         if stopped { " (stopped)" } else { "" },
         seconds.len() as f64 / total,
         median * 1e3,
+        ops.weights.note(),
         who.join(", "),
     )
 }

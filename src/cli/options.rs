@@ -1,6 +1,6 @@
 //! Options that several commands share: which network, on which device, through which stages.
 use crate::model::{FrameNetwork, Live, ModelSpec, Weights};
-use crate::ops::Ops;
+use crate::ops::{Ops, WeightsType};
 use crate::stages::{StageSet, StageSpec};
 use crate::{Error, Result};
 use candle_core::{DType, Device};
@@ -134,6 +134,10 @@ pub struct StageOptions {
     /// The half-precision type that fp16 stores: f16, or on a GPU bf16, which holds the range of f32 with 8 bits of precision.
     #[arg(long, default_value = "f16", value_name = "TYPE")]
     pub dtype: HalfType,
+    /// How custom-ptx stores the weights of layers that have 4 million or more: storage, as everything else is, or fp8, in eight bits
+    /// (e4m3) with a scale for each output.
+    #[arg(long, default_value = "storage", value_name = "TYPE")]
+    pub weights_dtype: WeightsType,
 }
 
 /// What `--dtype` takes.
@@ -161,9 +165,9 @@ impl std::fmt::Display for HalfType {
 }
 
 impl HalfType {
-    /// Plain Candle on `device`, asking the stages to come for this type.
-    pub fn reference(self, device: &Device) -> Ops {
-        Ops { half: self.0, ..Ops::reference(device) }
+    /// Plain Candle on `device`, asking the stages to come for this type, and for weights stored so.
+    pub fn reference(self, weights: WeightsType, device: &Device) -> Ops {
+        Ops { half: self.0, weights, ..Ops::reference(device) }
     }
 }
 
@@ -174,8 +178,17 @@ impl StageOptions {
     /// A stage that is not in this build or cannot run on the device.
     pub fn install(&self, device: &Device) -> Result<(StageSet, Ops)> {
         let set = self.stages.resolve(device);
-        let ops = set.install_over(self.dtype.reference(device))?;
+        let ops = set.install_over(self.dtype.reference(self.weights_dtype, device))?;
         Ok((set, ops))
+    }
+
+    /// Fills the op slots through a part of the stages; weights are as everything else where those are missing that store them otherwise.
+    ///
+    /// # Errors
+    /// As for [`install`](Self::install).
+    pub fn install_part(&self, set: &StageSet, device: &Device) -> Result<Ops> {
+        let weights = if set.has_fp8() { self.weights_dtype } else { WeightsType::Storage };
+        set.install_over(self.dtype.reference(weights, device))
     }
 }
 

@@ -116,8 +116,12 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
     let activations = memory::peak_on(&device).saturating_sub(at_rest);
 
     let work = format!(
-        "{} at {}, batch {}, stages {set} on {}",
-        arguments.model.model, arguments.size, arguments.batch, arguments.model.device
+        "{} at {}, batch {}, stages {set}{} on {}",
+        arguments.model.model,
+        arguments.size,
+        arguments.batch,
+        ops.weights.note(),
+        arguments.model.device
     );
     say!("{work}: {} calls", arguments.calls);
     if let Some(between) = between {

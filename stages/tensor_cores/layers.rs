@@ -41,11 +41,9 @@ impl Conv2d for Layers {
         let (weights, bias) = match &p.norm {
             Some(norm) => {
                 let (scale, bias) = fold_batch_norm(norm, p.bias.as_ref())?;
-                let scale = scale.reshape(((), 1, 1, 1))?;
-                let weight = p.weight.to_dtype(DType::F32)?.broadcast_mul(&scale)?;
-                (self.cores.pack(&weight)?, Some(bias))
+                (self.cores.pack(&p.weight, Some(&scale))?, Some(bias))
             }
-            None => (self.cores.pack(&p.weight)?, p.bias.map(|bias| bias.to_dtype(DType::F32)).transpose()?),
+            None => (self.cores.pack(&p.weight, None)?, p.bias.map(|bias| bias.to_dtype(DType::F32)).transpose()?),
         };
         let bias = bias.map(|bias| by_eights(&bias, 0)).transpose()?;
         let (cores, ending) = (self.cores.clone(), p.activation.into());
@@ -66,7 +64,7 @@ impl Conv2dKernel for Layer {
 impl Layer {
     fn matrix(cores: &Arc<TensorCores>, weight: &Tensor, bias: Option<Tensor>, ending: Ending) -> Result<Self> {
         // a convolution of one pixel
-        let weights = cores.pack(&weight.unsqueeze(2)?.unsqueeze(3)?)?;
+        let weights = cores.pack(&weight.unsqueeze(2)?.unsqueeze(3)?, None)?;
         let bias = bias.map(|bias| by_eights(&bias.to_dtype(DType::F32)?, 0)).transpose()?;
         Ok(Self { cores: cores.clone(), weights, bias, ending, stride: 1, padding: 0 })
     }

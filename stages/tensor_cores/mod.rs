@@ -235,15 +235,20 @@ impl TensorCores {
         Ok(Self { hopper, tuner, tiles_fp8, weights, ..Self::load(device, dtype)? })
     }
 
-    /// A layer's weights, `(outputs, channels, kernel, kernel)`, as they are stored.
+    /// A layer's weights, `(outputs, channels, kernel, kernel)`, as they are stored, times a factor for each output.
     ///
     /// # Errors
-    /// A kernel that is not square.
-    pub fn pack(&self, weight: &Tensor) -> Result<PackedWeights> {
+    /// A kernel that is not square, or another number of factors.
+    pub fn pack(&self, weight: &Tensor, factors: Option<&Tensor>) -> Result<PackedWeights> {
         if self.weights.quantises(weight) {
-            PackedWeights::fp8(weight)
-        } else {
-            PackedWeights::conv2d(weight, self.dtype)
+            return PackedWeights::fp8(weight, factors);
+        }
+        match factors {
+            None => PackedWeights::conv2d(weight, self.dtype),
+            Some(factors) => {
+                let weight = weight.to_dtype(DType::F32)?.broadcast_mul(&factors.reshape(((), 1, 1, 1))?)?;
+                PackedWeights::conv2d(&weight, self.dtype)
+            }
         }
     }
 

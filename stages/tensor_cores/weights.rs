@@ -56,14 +56,20 @@ impl PackedWeights {
         })
     }
 
-    /// In eight bits, from `(outputs, channels, kernel, kernel)`.
+    /// In eight bits, from `(outputs, channels, kernel, kernel)` and a factor for each output. Factors go with the scales: the
+    /// weights that are stored are those of the layer, to the bit, and a check against them sees nothing but the kernel.
     ///
     /// # Errors
-    /// As [`conv2d`](Self::conv2d).
-    pub fn fp8(weight: &Tensor) -> Result<Self> {
+    /// As [`conv2d`](Self::conv2d), or another number of factors.
+    pub fn fp8(weight: &Tensor, factors: Option<&Tensor>) -> Result<Self> {
         let packed = Self::conv2d(weight, DType::F32)?;
         let (values, scales) = fp8::quantised(&by_lanes(&packed.values)?)?;
-        Ok(Self { values, scales: Some(scales.flatten_all()?), ..packed })
+        let scales = scales.flatten_all()?;
+        let scales = match factors {
+            Some(factors) => (scales * by_eights(factors, 0)?)?,
+            None => scales,
+        };
+        Ok(Self { values, scales: Some(scales), ..packed })
     }
 
     /// Bytes of a weight.
@@ -160,13 +166,18 @@ mod tests {
             .collect();
         let weight = Tensor::from_vec(values, (2, 24, 3, 3), &Device::Cpu).unwrap();
         let (plain, packed) =
-            (PackedWeights::conv2d(&weight, DType::F32).unwrap(), PackedWeights::fp8(&weight).unwrap());
+            (PackedWeights::conv2d(&weight, DType::F32).unwrap(), PackedWeights::fp8(&weight, None).unwrap());
         assert_eq!((packed.weight_bytes(), packed.k_tiles, packed.padded_outputs), (1, plain.k_tiles, 8));
         assert_eq!(packed.values.dims(), plain.values.dims());
         let scales: Vec<f32> = packed.scales.unwrap().to_vec1().unwrap();
         assert!((scales[0] - 1.0).abs() < 1e-6 && (scales[1] - 0.25).abs() < 1e-6, "{scales:?}");
         assert_eq!(scales[2..], [1.0; 6], "outputs of zeros");
+        let multiplied = PackedWeights::fp8(&weight, Some(&Tensor::new(&[2f32, 3.0], &Device::Cpu).unwrap())).unwrap();
+        let factors: Vec<f32> = multiplied.scales.unwrap().to_vec1().unwrap();
+        assert_eq!(factors[..2], [2.0 * scales[0], 3.0 * scales[1]]);
         let values: Vec<Vec<f32>> = packed.values.to_dtype(DType::F32).unwrap().to_vec2().unwrap();
+        let unchanged: Vec<Vec<f32>> = multiplied.values.to_dtype(DType::F32).unwrap().to_vec2().unwrap();
+        assert_eq!(values, unchanged);
         let plain: Vec<Vec<f32>> = plain.values.to_vec2().unwrap();
         for (o, (values, plain)) in values.iter().zip(&plain).enumerate() {
             for (group, values) in values.chunks(16).enumerate() {

@@ -13,6 +13,7 @@ use crate::bench::statistics::{MANY, Summary};
 use crate::bench::{chart, peers, present};
 use crate::media::FrameRate;
 use crate::model::{ModelSpec, PRESETS};
+use crate::ops::WeightsType;
 use crate::stages::StageSpec;
 use crate::stream::pacing::SystemClock;
 use anyhow::{Context, Result, bail, ensure};
@@ -49,6 +50,10 @@ pub struct Arguments {
     /// The half-precision type that fp16 stores: f16, or on a GPU bf16, which holds the range of f32 with 8 bits of precision.
     #[arg(long, default_value = "f16", value_name = "TYPE")]
     dtype: HalfType,
+    /// Add a rung on which custom-ptx stores weights so: fp8, in eight bits (e4m3) with a scale for each output, in layers that have 4
+    /// million or more, with --ops in all. With --paced, the rung that is fed.
+    #[arg(long, default_value = "storage", value_name = "TYPE")]
+    weights_dtype: WeightsType,
     /// Measure single ops instead of a network: those whose case holds this text, such as conv2d.
     #[arg(long, value_name = "TEXT", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["model", "weights", "paced"])]
     ops: Option<String>,
@@ -145,7 +150,7 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
         Some(filter) => ops::run(arguments, filter, seed, |row| push(&mut report, row, arguments))?,
         None => {
             let bench = work::Bench::new(arguments, seed)?;
-            for rung in arguments.rungs(&bench.device) {
+            for rung in arguments.rungs(arguments.weights_dtype, &bench.device) {
                 push(&mut report, bench.row(&rung)?, arguments)?;
             }
         }
@@ -164,8 +169,8 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
 
 impl Arguments {
     /// What the rows of the table are.
-    fn rungs(&self, device: &Device) -> Vec<Rung> {
-        self.stages.as_ref().unwrap_or(&RungSpec::Ladder).rungs(device)
+    fn rungs(&self, weights: WeightsType, device: &Device) -> Vec<Rung> {
+        self.stages.as_ref().unwrap_or(&RungSpec::Ladder).rungs_on(weights, device)
     }
 }
 
@@ -294,6 +299,9 @@ fn finish(arguments: &Arguments, report: &Report, old: Option<&Report>) -> Resul
     if present::has_peer_error(report) {
         say!("{}", present::PEER_ERROR);
     }
+    for error in report.rows.iter().filter_map(present::stored_error) {
+        say!("{error}");
+    }
     if report.rows.iter().any(|row| row.sequence.as_ref().is_some_and(|s| s.count < MANY)) {
         say!(
             "warning: p95 and p99 of fewer than {MANY} runs say little more than the slowest; raise --runs and --limit"
@@ -347,7 +355,7 @@ fn run_paced(arguments: &Arguments, rate: FrameRate, seed: u64, head: Report) ->
     };
     let bench = work::Bench::new(arguments, seed)?;
     let set = spec.resolve(&bench.device);
-    let ops = set.install_over(arguments.dtype.reference(&bench.device))?;
+    let ops = set.install_over(arguments.dtype.reference(arguments.weights_dtype, &bench.device))?;
     let network = arguments.model.load(&ops)?;
     let inputs = bench.inputs(&ops)?;
     let check = bench.check(&*network, &ops, &inputs, set.names().last().copied())?;
@@ -370,12 +378,14 @@ fn run_paced(arguments: &Arguments, rate: FrameRate, seed: u64, head: Report) ->
         unix_time,
         work,
         stages: set.names().iter().map(|s| (*s).to_owned()).collect(),
+        weights_dtype: ops.weights.to_string(),
         status: check.status,
         error: check.error,
         rate: rate.as_f64(),
         paced,
     };
-    say!("{}, stages {set} on {}, fed at {:.2} frames/s", present::work(&report.work), report.work.device, report.rate);
+    let (work, note) = (present::work(&report.work), ops.weights.note());
+    say!("{work}, stages {set}{note} on {}, fed at {:.2} frames/s", report.work.device, report.rate);
     if let Some(why) = present::reason(&report.status) {
         say!("{why}");
     }

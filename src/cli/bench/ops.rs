@@ -4,7 +4,7 @@ use crate::bench::executor::{OnDevice, Plan, measure};
 use crate::bench::report::{Row, Status};
 use crate::bench::statistics::Summary;
 use crate::ops::probe::Mode;
-use crate::ops::{Ops, cases};
+use crate::ops::{Ops, WeightsType, cases};
 use anyhow::{Result, ensure};
 use candle_core::Device;
 use std::time::Duration;
@@ -22,10 +22,11 @@ pub fn run(arguments: &Arguments, filter: &str, seed: u64, mut push: impl FnMut(
     ensure!(!cases.is_empty(), "no op case holds {filter:?}; without a text, --ops measures them all");
     for case in cases {
         let mut known = vec![];
-        for rung in arguments.rungs(&device) {
+        // the cases are small: layers of any size are stored so
+        for rung in arguments.rungs(arguments.weights_dtype.of_any_size(), &device) {
             let of_case = |row| Row { case: Some(case.to_string()), ..row };
             let stages: Vec<String> = rung.stages.names().iter().map(|s| (*s).to_owned()).collect();
-            let ops = match rung.stages.install_over(arguments.dtype.reference(&device)) {
+            let ops = match rung.install(arguments.dtype, &device) {
                 Ok(ops) => ops,
                 Err(why) => {
                     push(of_case(Row::untimed(rung.name, stages, Status::Refused(why.to_string()))))?;
@@ -34,10 +35,11 @@ pub fn run(arguments: &Arguments, filter: &str, seed: u64, mut push: impl FnMut(
             };
             let (who, flops) = look(&case, &ops, seed)?;
             // a rung that leaves this op to one below would only be timed twice
-            if known.contains(&(who, ops.dtype)) {
+            let run = (who, ops.dtype, if case.has_weights() { ops.weights } else { WeightsType::Storage });
+            if known.contains(&run) {
                 continue;
             }
-            known.push((who, ops.dtype));
+            known.push(run);
             let row = timed(&case, &ops, seed, &device)?;
             push(of_case(Row { name: rung.name, stages, flops: Some(flops), ..row }))?;
         }

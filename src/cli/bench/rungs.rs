@@ -1,4 +1,6 @@
 //! Which sets of stages a benchmark runs.
+use crate::cli::options::HalfType;
+use crate::ops::{Ops, WeightsType};
 use crate::stages::{LADDER, StageSet, StageSpec};
 use crate::{Error, Result};
 use candle_core::Device;
@@ -42,12 +44,27 @@ pub struct Rung {
     pub stages: StageSet,
     /// The stage that must run some call, or the rung is not worth timing.
     pub newest: Option<&'static str>,
+    /// How the weights of large layers are stored.
+    pub weights: WeightsType,
 }
 
 impl Rung {
     fn new(name: String, stages: StageSet) -> Self {
         let newest = stages.names().last().copied();
-        Self { name, stages, newest }
+        Self { name, stages, newest, weights: WeightsType::Storage }
+    }
+
+    /// The same with weights stored so, and its name says it.
+    fn on_weights(&self, weights: WeightsType) -> Self {
+        Self { name: format!("{}{}", self.name, weights.note()), weights, ..self.clone() }
+    }
+
+    /// Fills the op slots.
+    ///
+    /// # Errors
+    /// A stage that is not in this build or cannot run on the device, and weights that none of the stages stores so.
+    pub fn install(&self, half: HalfType, device: &Device) -> Result<Ops> {
+        self.stages.install_over(half.reference(self.weights, device))
     }
 }
 
@@ -90,6 +107,17 @@ impl RungSpec {
         }
         rungs
     }
+
+    /// As [`rungs`](Self::rungs), and behind them the first that can store weights in eight bits once more, with weights stored so. Where none
+    /// can it is the last, which will say so.
+    pub fn rungs_on(&self, weights: WeightsType, device: &Device) -> Vec<Rung> {
+        let mut rungs = self.rungs(device);
+        if weights != WeightsType::Storage {
+            let other = rungs.iter().find(|rung| rung.stages.has_fp8()).or(rungs.last());
+            rungs.extend(other.map(|rung| rung.on_weights(weights)));
+        }
+        rungs
+    }
 }
 
 #[cfg(test)]
@@ -115,6 +143,22 @@ mod tests {
         assert_eq!(last.newest, Some("custom-ptx"));
         let runnable = StageSet::all(&Device::Cpu).names().len();
         assert_eq!(last.stages.names().len(), runnable + 1);
+    }
+
+    #[test]
+    fn weights_in_eight_bits_are_a_rung_of_their_own() {
+        let last = |spec: &str| {
+            let spec = spec.parse::<RungSpec>().unwrap();
+            spec.rungs_on("fp8".parse().unwrap(), &Device::Cpu).pop().unwrap()
+        };
+        assert_eq!(last("ladder").name, "+custom-ptx, fp8 weights");
+        assert_eq!(last("fp16,custom-ptx").name, "fp16,custom-ptx, fp8 weights");
+        let none = last("none");
+        assert_eq!(none.name, "none, fp8 weights");
+        let why = none.install(HalfType(candle_core::DType::F16), &Device::Cpu).err().unwrap().to_string();
+        assert!(why.contains("add custom-ptx to --stages"), "{why}");
+        let ladder = "ladder".parse::<RungSpec>().unwrap();
+        assert_eq!(ladder.rungs_on(WeightsType::Storage, &Device::Cpu), ladder.rungs(&Device::Cpu));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::bench::statistics::Summary;
 use crate::model::{FrameNetwork, call_alone};
 use crate::ops::cases::largest_difference;
 use crate::ops::probe::{Counts, Mode};
-use crate::ops::{Ops, Recorder};
+use crate::ops::{Ops, Recorder, WeightsType};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use rand::SeedableRng;
@@ -25,16 +25,32 @@ pub struct Bench<'a> {
     arguments: &'a Arguments,
     pub device: Device,
     seed: u64,
+    plain: Truth,
+    /// On the weights that a rung stores in eight bits, where one does.
+    fp8: Option<Truth>,
+}
+
+/// What plain Candle draws.
+struct Truth {
     exact: Tensor,
     magnitude: f64,
     /// Error of plain Candle with every stored value rounded to half precision.
     half_error: f64,
 }
 
+impl Truth {
+    /// Share of the largest magnitude.
+    fn error(&self, drawn: &Tensor) -> Result<f64> {
+        Ok(largest_difference(drawn, &self.exact)? / self.magnitude)
+    }
+}
+
 /// What one call through a set of stages showed.
 pub struct Check {
     /// How far it is from plain Candle, as a share of the largest magnitude.
     pub error: f64,
+    /// The same from plain Candle on the weights that are stored, where they are stored in fewer bits than everything else.
+    pub stored_error: Option<f64>,
     /// Who ran how many calls of which op.
     pub counts: Counts,
     /// Timed, unless something speaks against timing it.
@@ -45,43 +61,36 @@ impl<'a> Bench<'a> {
     /// Draws the inputs and lets plain Candle say what is right.
     pub fn new(arguments: &'a Arguments, seed: u64) -> Result<Self> {
         let device = arguments.model.device.open()?;
-        let mut bench = Self {
-            arguments,
-            seed,
-            exact: Tensor::zeros((), DType::F32, &device)?,
-            magnitude: 1.0,
-            half_error: 0.0,
-            device,
+        let truth = |weights: WeightsType| -> Result<Truth> {
+            let draw = |ops: Ops| -> Result<Tensor> {
+                let ops = ops.on_weights(weights);
+                let network = arguments.model.load(&ops)?;
+                let [x, previous] = inputs(arguments, seed, &ops)?;
+                Ok(call_alone(&*network, &ops, &x, 25.0, &previous)?.to_dtype(DType::F32)?)
+            };
+            let exact = draw(Ops::reference(&device))?;
+            let magnitude = f64::from(exact.abs()?.max_all()?.to_scalar::<f32>()?);
+            let mut truth = Truth { exact, magnitude, half_error: 0.0 };
+            // not by a stage that stores halves: it would be its own judge
+            truth.half_error = truth.error(&draw(Ops::rounded(&device, arguments.dtype.0))?)?;
+            Ok(truth)
         };
-        bench.exact = bench.draw(&Ops::reference(&bench.device))?;
-        bench.magnitude = f64::from(bench.exact.abs()?.max_all()?.to_scalar::<f32>()?);
-        // not by a stage that stores halves: it would be its own judge
-        bench.half_error = bench.error(&bench.draw(&Ops::rounded(&bench.device, arguments.dtype.0))?)?;
-        Ok(bench)
+        let plain = truth(WeightsType::Storage)?;
+        let fp8 = match arguments.weights_dtype {
+            WeightsType::Storage => None,
+            weights => Some(truth(weights)?),
+        };
+        Ok(Self { arguments, seed, plain, fp8, device })
     }
 
-    fn draw(&self, ops: &Ops) -> Result<Tensor> {
-        let network = self.arguments.model.load(ops)?;
-        let [x, previous] = self.inputs(ops)?;
-        Ok(call_alone(&*network, ops, &x, 25.0, &previous)?.to_dtype(DType::F32)?)
-    }
-
-    /// Share of the largest magnitude.
-    fn error(&self, drawn: &Tensor) -> Result<f64> {
-        Ok(largest_difference(drawn, &self.exact)? / self.magnitude)
+    /// What plain Candle draws on the weights that these slots store.
+    fn truth(&self, ops: &Ops) -> &Truth {
+        self.fp8.as_ref().filter(|_| ops.weights != WeightsType::Storage).unwrap_or(&self.plain)
     }
 
     /// A frame and the one before it, drawn at random from the seed.
     pub fn inputs(&self, ops: &Ops) -> Result<[Tensor; 2]> {
-        let arguments = self.arguments;
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        let shape = (usize::from(arguments.batch), 3, arguments.size.height as usize, arguments.size.width as usize);
-        let mut draw = || -> Result<Tensor> {
-            let count = shape.0 * shape.1 * shape.2 * shape.3;
-            let values: Vec<f32> = (0..count).map(|_| StandardNormal.sample(&mut rng)).collect();
-            Ok(Tensor::from_vec(values, shape, &ops.device)?.to_dtype(ops.dtype)?)
-        };
-        Ok([draw()?, draw()?])
+        inputs(self.arguments, self.seed, ops)
     }
 
     /// Compares one call with plain Candle, and sees whether the stage `newest` runs any of it.
@@ -93,33 +102,38 @@ impl<'a> Bench<'a> {
         newest: Option<&str>,
     ) -> Result<Check> {
         ops.probe.set(Mode::Count);
-        let error = self.error(&call_alone(network, ops, &inputs[0], 25.0, &inputs[1])?.to_dtype(DType::F32)?)?;
+        let drawn = call_alone(network, ops, &inputs[0], 25.0, &inputs[1])?.to_dtype(DType::F32)?;
         let counts = ops.probe.counts();
         ops.probe.set(Mode::Off);
-        let allowed = self.allowed(ops);
-        let status = if !error.is_finite() {
+        let error = self.plain.error(&drawn)?;
+        let (stored_error, whose) = match ops.weights {
+            WeightsType::Storage => (None, ""),
+            WeightsType::Fp8 { .. } => (Some(self.truth(ops).error(&drawn)?), " on the weights that it stores"),
+        };
+        let (judged, allowed) = (stored_error.unwrap_or(error), self.allowed(ops));
+        let status = if !judged.is_finite() {
             Status::Wrong("it gives values that are not numbers".to_owned())
         } else if !allowed.is_finite() {
             Status::Wrong(
                 "it cannot be checked: plain Candle overflows when values are rounded to half precision".to_owned(),
             )
-        } else if error > allowed {
+        } else if judged > allowed {
             Status::Wrong(format!(
-                "it differs from plain Candle by {error:.1e} of the largest magnitude, {allowed:.1e} is allowed"
+                "it differs from plain Candle{whose} by {judged:.1e} of the largest magnitude, {allowed:.1e} is allowed"
             ))
         } else if newest.is_some_and(|newest| !counts.keys().any(|(_, stage)| *stage == newest)) {
             Status::NoCall
         } else {
             self.replay_fault(network, ops, inputs)?.map_or(Status::Timed, Status::Wrong)
         };
-        Ok(Check { error, counts, status })
+        Ok(Check { error, stored_error, counts, status })
     }
 
     /// Checks and times one rung. What keeps a rung from running becomes its row.
     pub fn row(&self, rung: &Rung) -> Result<Row> {
         let stages: Vec<String> = rung.stages.names().iter().map(|s| (*s).to_owned()).collect();
         let untimed = |status| Row::untimed(rung.name.clone(), stages.clone(), status);
-        let ops = match rung.stages.install_over(self.arguments.dtype.reference(&self.device)) {
+        let ops = match rung.install(self.arguments.dtype, &self.device) {
             Ok(ops) => ops,
             Err(why) => return Ok(untimed(Status::Refused(why.to_string()))),
         };
@@ -128,13 +142,13 @@ impl<'a> Bench<'a> {
         let weights = memory::current_on(&self.device).saturating_sub(before) as u64;
 
         let inputs = self.inputs(&ops)?;
-        let Check { error, counts, status } = self.check(&*network, &ops, &inputs, rung.newest)?;
+        let Check { error, stored_error, counts, status } = self.check(&*network, &ops, &inputs, rung.newest)?;
         if status != Status::Timed {
-            return Ok(Row { error: Some(error), ..untimed(status) });
+            return Ok(Row { error: Some(error), stored_error, ..untimed(status) });
         }
 
         if let Some(why) = self.together_fault(&*network, &ops, &inputs)? {
-            return Ok(Row { error: Some(error), ..untimed(Status::Wrong(why)) });
+            return Ok(Row { error: Some(error), stored_error, ..untimed(Status::Wrong(why)) });
         }
         let counts = self.of_a_sequence(counts, &*network, &ops, &inputs)?;
 
@@ -150,6 +164,7 @@ impl<'a> Bench<'a> {
             activations: Some(activations),
             weights: Some(weights),
             error: Some(error),
+            stored_error,
             calls: counts.into_iter().map(|((op, stage), n)| (format!("{}:{stage}", op.name()), n)).collect(),
             ..untimed(Status::Timed)
         })
@@ -162,7 +177,8 @@ impl<'a> Bench<'a> {
         }
         let apart = sequence(network, ops, inputs, self.arguments.steps, |_| Ok(()))?;
         let together = self.whole_sequence(network, ops, None, inputs)?;
-        let (error, allowed) = (largest_difference(&together, &apart)? / self.magnitude, 2.0 * self.allowed(ops));
+        let (error, allowed) =
+            (largest_difference(&together, &apart)? / self.truth(ops).magnitude, 2.0 * self.allowed(ops));
         let why =
             format!("worked out together it differs by {error:.1e} of the largest magnitude, {allowed:.1e} is allowed");
         Ok((error > allowed || !error.is_finite()).then_some(why))
@@ -170,7 +186,7 @@ impl<'a> Bench<'a> {
 
     /// How far a call may be from plain Candle, as a share of the largest magnitude.
     fn allowed(&self, ops: &Ops) -> f64 {
-        ROUNDING + if ops.dtype == DType::F32 { 0.0 } else { 2.0 * self.half_error }
+        ROUNDING + if ops.dtype == DType::F32 { 0.0 } else { 2.0 * self.truth(ops).half_error }
     }
 
     /// Who runs how many calls of which op in a sequence, given that of one call.
@@ -258,6 +274,18 @@ impl<'a> Bench<'a> {
         let mut drawn = ops.whole(recorder, &format!("{steps} calls"), inputs, &calls)?;
         drawn.pop().ok_or_else(|| crate::Error::Model("a sequence drew nothing: please report this".into()))
     }
+}
+
+/// A frame and the one before it, drawn at random from the seed.
+fn inputs(arguments: &Arguments, seed: u64, ops: &Ops) -> Result<[Tensor; 2]> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let shape = (usize::from(arguments.batch), 3, arguments.size.height as usize, arguments.size.width as usize);
+    let mut draw = || -> Result<Tensor> {
+        let count = shape.0 * shape.1 * shape.2 * shape.3;
+        let values: Vec<f32> = (0..count).map(|_| StandardNormal.sample(&mut rng)).collect();
+        Ok(Tensor::from_vec(values, shape, &ops.device)?.to_dtype(ops.dtype)?)
+    };
+    Ok([draw()?, draw()?])
 }
 
 /// Calls at evenly spaced timesteps, each feeding its output to the next; `done` after each.
