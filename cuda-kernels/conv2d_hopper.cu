@@ -95,19 +95,25 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
     own.template finish<T>(p, stages, biases, residual);
 }
 
-#define TILE(T, NAME, GROUPS, N, STAGES)                                                                                          \
-    extern "C" __global__ void __launch_bounds__(GROUPS * 128 + 32)                                                               \
-        mirage_conv2d_hopper_##NAME##_##GROUPS##x##N(const __grid_constant__ Conv2dHopperParams p) {                              \
-        conv2d_hopper<T, GROUPS, N, STAGES>(p);                                                                                   \
+#define TILE(T, NAME, GROUPS, N, STAGES)                                                                                         \
+    extern "C" __global__ void __launch_bounds__(GROUPS * 128 + 32)                                                              \
+        mirage_conv2d_hopper_##NAME##_##GROUPS##x##N##x##STAGES(const __grid_constant__ Conv2dHopperParams p) {                  \
+        conv2d_hopper<T, GROUPS, N, STAGES>(p);                                                                                  \
     }
-#define TILES(T, NAME)                                                                                                            \
-    TILE(T, NAME, 1, 32, 8)                                                                                                       \
-    TILE(T, NAME, 1, 64, 6)                                                                                                       \
-    TILE(T, NAME, 1, 96, 5)                                                                                                       \
-    TILE(T, NAME, 1, 192, 3)                                                                                                      \
-    TILE(T, NAME, 2, 64, 4)                                                                                                       \
-    TILE(T, NAME, 2, 96, 3)                                                                                                       \
-    TILE(T, NAME, 2, 128, 3)                                                                                                      \
-    TILE(T, NAME, 2, 192, 4)
+// For each shape a ring that leaves room for a second block on the processor, and for some one as deep as a block alone can have: it hides
+// more of the time between asking and having where there are no more blocks than processors.
+#define TILES(T, NAME)                                                                                                           \
+    TILE(T, NAME, 1, 32, 8)                                                                                                      \
+    TILE(T, NAME, 1, 64, 6)                                                                                                      \
+    TILE(T, NAME, 1, 96, 5)                                                                                                      \
+    TILE(T, NAME, 1, 192, 3)                                                                                                     \
+    TILE(T, NAME, 2, 64, 4)                                                                                                      \
+    TILE(T, NAME, 2, 96, 3)                                                                                                      \
+    TILE(T, NAME, 2, 128, 3)                                                                                                     \
+    TILE(T, NAME, 2, 192, 4)                                                                                                     \
+    TILE(T, NAME, 1, 32, 16)                                                                                                     \
+    TILE(T, NAME, 1, 64, 13)                                                                                                     \
+    TILE(T, NAME, 2, 64, 8)                                                                                                      \
+    TILE(T, NAME, 2, 128, 6)
 TILES(__half, f16)
 TILES(__nv_bfloat16, bf16)

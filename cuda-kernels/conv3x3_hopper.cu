@@ -57,13 +57,15 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
             auto next = [&] {
                 if (++tap == TAPS) tap = 0, chunk++;
             };
-            const int last_chunk = (own.first + own.count - 1) / TAPS, ahead = min(STAGES, own.count);
-            // no kernel writes weights: they need not wait for the kernel ahead
+            const int last_chunk = (own.first + own.count - 1) / TAPS;
+            // no kernel writes weights: they need not wait for the kernel ahead. But a chunk's image is asked for before the last weights of
+            // the chunk ahead of it, or nobody would come to ask
+            const int ahead = min(min(STAGES, own.count), IMAGES * TAPS - first_tap);
             for (; asked < ahead; asked++, next()) weights(chunk, tap, asked);
             wait_for_previous();
             int images_asked = 0, image_parity = 0;
             for (; images_asked < IMAGES && first_chunk + images_asked <= last_chunk; images_asked++) image(first_chunk + images_asked, images_asked);
-            for (int slot = 0, parity = 0; asked < own.count; asked++, next()) {
+            for (int slot = asked % STAGES, parity = 0; asked < own.count; asked++, next()) {
                 // two chunks ahead of the weights that are asked for now, as soon as the image there is read
                 if (tap == 0 && chunk - first_chunk >= images_asked) {
                     const int at = images_asked % IMAGES;
@@ -72,9 +74,12 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
                     image(chunk, at);
                     images_asked++;
                 }
-                mbarrier_wait(empty + slot * 8, parity);
+                if (asked >= STAGES) mbarrier_wait(empty + slot * 8, parity);
                 weights(chunk, tap, slot);
-                if (++slot == STAGES) slot = 0, parity ^= 1;
+                if (++slot == STAGES) {
+                    slot = 0;
+                    if (asked >= STAGES) parity ^= 1;
+                }
             }
             prefetch_next(p);
         }
@@ -113,19 +118,27 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
     own.template finish<T>(p, images, biases, residual);
 }
 
-#define TILE(T, NAME, GROUPS, N, STAGES)                                                                                          \
-    extern "C" __global__ void __launch_bounds__(GROUPS * 128 + 32)                                                               \
-        mirage_conv3x3_hopper_##NAME##_##GROUPS##x##N(const __grid_constant__ Conv2dHopperParams p) {                             \
-        conv3x3_hopper<T, GROUPS, N, STAGES>(p);                                                                                  \
+#define TILE(T, NAME, GROUPS, N, STAGES)                                                                                         \
+    extern "C" __global__ void __launch_bounds__(GROUPS * 128 + 32)                                                              \
+        mirage_conv3x3_hopper_##NAME##_##GROUPS##x##N##x##STAGES(const __grid_constant__ Conv2dHopperParams p) {                 \
+        conv3x3_hopper<T, GROUPS, N, STAGES>(p);                                                                                 \
     }
-#define TILES(T, NAME)                                                                                                            \
-    TILE(T, NAME, 1, 32, 8)                                                                                                       \
-    TILE(T, NAME, 1, 48, 8)                                                                                                       \
-    TILE(T, NAME, 1, 64, 8)                                                                                                       \
-    TILE(T, NAME, 1, 96, 5)                                                                                                       \
-    TILE(T, NAME, 2, 64, 4)                                                                                                       \
-    TILE(T, NAME, 2, 96, 3)                                                                                                       \
-    TILE(T, NAME, 1, 192, 6)                                                                                                      \
-    TILE(T, NAME, 2, 192, 5)
+// For each shape a ring that leaves room for a second block on the processor, and for some one as deep as a block alone can have: it hides
+// more of the time between asking and having where there are no more blocks than processors.
+#define TILES(T, NAME)                                                                                                           \
+    TILE(T, NAME, 1, 32, 8)                                                                                                      \
+    TILE(T, NAME, 1, 48, 10)                                                                                                     \
+    TILE(T, NAME, 1, 64, 8)                                                                                                      \
+    TILE(T, NAME, 1, 96, 5)                                                                                                      \
+    TILE(T, NAME, 2, 64, 4)                                                                                                      \
+    TILE(T, NAME, 2, 96, 3)                                                                                                      \
+    TILE(T, NAME, 1, 192, 6)                                                                                                     \
+    TILE(T, NAME, 2, 192, 5)                                                                                                     \
+    TILE(T, NAME, 1, 32, 16)                                                                                                     \
+    TILE(T, NAME, 1, 64, 18)                                                                                                     \
+    TILE(T, NAME, 1, 96, 12)                                                                                                     \
+    TILE(T, NAME, 2, 48, 16)                                                                                                     \
+    TILE(T, NAME, 2, 64, 14)                                                                                                     \
+    TILE(T, NAME, 2, 96, 9)
 TILES(__half, f16)
 TILES(__nv_bfloat16, bf16)

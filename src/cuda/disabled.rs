@@ -177,6 +177,7 @@ pub fn time_parts(marker: &Marker, _launches: usize, _work: &mut dyn FnMut() -> 
 pub fn time_in_turns(
     _: &Device,
     _turns: usize,
+    _before: &dyn Fn() -> candle_core::Result<()>,
     _work: &dyn Fn(usize) -> candle_core::Result<()>,
 ) -> candle_core::Result<Option<Duration>> {
     Ok(None)

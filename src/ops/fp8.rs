@@ -7,7 +7,8 @@ use super::conv2d::{Conv2d, Conv2dKernel, Conv2dParams};
 use super::geglu::{Geglu, GegluKernel, GegluParams};
 use super::linear::{Linear, LinearKernel, LinearParams};
 use crate::{Error, Result as Outcome};
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
+use rayon::prelude::*;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -100,7 +101,17 @@ pub fn quantised(rows: &Tensor) -> Result<(Tensor, Tensor)> {
     let scales = (rows.abs()?.max_keepdim(1)? / LARGEST)?;
     // a row of nothing but zeros has no scale of its own
     let scales = scales.ge(f64::from(f32::MIN_POSITIVE))?.where_cond(&scales, &scales.ones_like()?)?;
-    Ok((rows.broadcast_div(&scales)?.to_dtype(DType::F8E4M3)?, scales))
+    Ok((cast(&rows.broadcast_div(&scales)?, DType::F8E4M3)?, scales))
+}
+
+/// Rows as another type, by the processor: on a GPU, Candle 0.11.1 looks for its casts of e4m3 under names that they do not have.
+fn cast(rows: &Tensor, dtype: DType) -> Result<Tensor> {
+    let (device, rows) = (rows.device(), rows.to_device(&Device::Cpu)?);
+    let count = rows.dim(0)?;
+    let part = count.div_ceil(4 * rayon::current_num_threads()).max(1);
+    let starts: Vec<usize> = (0..count).step_by(part).collect();
+    let parts = starts.into_par_iter().map(|at| rows.narrow(0, at, part.min(count - at))?.to_dtype(dtype));
+    Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)?.to_device(device)
 }
 
 /// Weights, with their outputs first, as they are after storage in eight bits; in f32.
@@ -109,7 +120,7 @@ pub fn quantised(rows: &Tensor) -> Result<(Tensor, Tensor)> {
 /// A weight of fewer than two dimensions.
 pub fn dequantised(weight: &Tensor) -> Result<Tensor> {
     let (values, scales) = quantised(&weight.to_dtype(DType::F32)?.flatten_from(1)?)?;
-    values.to_dtype(DType::F32)?.broadcast_mul(&scales)?.reshape(weight.shape())
+    cast(&values, DType::F32)?.broadcast_mul(&scales)?.reshape(weight.shape())
 }
 
 impl Ops {
@@ -170,7 +181,6 @@ impl Linear for Stored<dyn Linear> {
 mod tests {
     use super::*;
     use crate::ops::{Activation, bytes};
-    use candle_core::Device;
 
     fn matrix(rows: &[Vec<f32>]) -> Tensor {
         let columns = rows[0].len();

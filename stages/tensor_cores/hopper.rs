@@ -35,7 +35,7 @@ const fn tile(kind: Kind, groups: usize, outputs: usize, stages: usize) -> Tile 
 }
 
 /// As in the two files.
-const TILES: [Tile; 16] = [
+const TILES: [Tile; 26] = [
     tile(Kind::Conv2d, 1, 32, 8),
     tile(Kind::Conv2d, 1, 64, 6),
     tile(Kind::Conv2d, 1, 96, 5),
@@ -44,14 +44,24 @@ const TILES: [Tile; 16] = [
     tile(Kind::Conv2d, 2, 96, 3),
     tile(Kind::Conv2d, 2, 128, 3),
     tile(Kind::Conv2d, 2, 192, 4),
+    tile(Kind::Conv2d, 1, 32, 16),
+    tile(Kind::Conv2d, 1, 64, 13),
+    tile(Kind::Conv2d, 2, 64, 8),
+    tile(Kind::Conv2d, 2, 128, 6),
     tile(Kind::Conv3x3, 1, 32, 8),
-    tile(Kind::Conv3x3, 1, 48, 8),
+    tile(Kind::Conv3x3, 1, 48, 10),
     tile(Kind::Conv3x3, 1, 64, 8),
     tile(Kind::Conv3x3, 1, 96, 5),
     tile(Kind::Conv3x3, 2, 64, 4),
     tile(Kind::Conv3x3, 2, 96, 3),
     tile(Kind::Conv3x3, 1, 192, 6),
     tile(Kind::Conv3x3, 2, 192, 5),
+    tile(Kind::Conv3x3, 1, 32, 16),
+    tile(Kind::Conv3x3, 1, 64, 18),
+    tile(Kind::Conv3x3, 1, 96, 12),
+    tile(Kind::Conv3x3, 2, 48, 16),
+    tile(Kind::Conv3x3, 2, 64, 14),
+    tile(Kind::Conv3x3, 2, 96, 9),
 ];
 
 /// Pixels in a row of what `conv3x3_hopper.cu` asks for: eight, the border, and what makes it a whole swizzle.
@@ -146,8 +156,10 @@ mod cost {
     /// From the second-level cache to all processors, and to one.
     pub const LOADS: f64 = 4.33e6;
     pub const LOADS_ONE: f64 = 65_018.0;
-    /// A step of a block's loop.
-    pub const STEP: f64 = 0.287;
+    /// From asking for a step to having it: a block's ring hides as many steps of it as it has stages.
+    pub const AHEAD: f64 = 1.7;
+    /// The products of a step for a tile of 64 pixels and 96 outputs.
+    pub const PRODUCTS: f64 = 0.11;
     /// For a tile of 64 pixels and 96 outputs.
     pub const STORE: f64 = 1.22;
     /// A cluster, and each of its blocks.
@@ -208,7 +220,8 @@ impl Plan {
         let loads = (blocks * steps * bytes / cost::LOADS).max(waves * steps * bytes * together / cost::LOADS_ONE);
         let meeting = if self.splits > 1 { cost::CLUSTER + cost::BLOCK * self.splits as f64 } else { 0.0 };
         let store = cost::STORE * (tile.pixels() * tile.outputs) as f64 / (64.0 * 96.0);
-        waves * store + meeting + loads.max(waves * steps * cost::STEP)
+        let products = together * cost::PRODUCTS * (tile.pixels() * tile.outputs) as f64 / (64.0 * 96.0);
+        waves * store + meeting + loads.max(waves * steps * products.max(cost::AHEAD / tile.stages as f64))
     }
 }
 
@@ -283,8 +296,10 @@ impl Hopper {
                 Kind::Conv2d => "conv2d",
                 Kind::Conv3x3 => "conv3x3",
             };
-            let kernel =
-                kernels.get(&format!("{kind}_hopper_{name}_{}x{}", tile.groups, tile.outputs), tile.shared())?;
+            let kernel = kernels.get(
+                &format!("{kind}_hopper_{name}_{}x{}x{}", tile.groups, tile.outputs, tile.stages),
+                tile.shared(),
+            )?;
             let resident = kernel.resident_blocks(tile.threads(), tile.shared())?;
             Ok((kernel, resident.max(1)))
         });
@@ -385,7 +400,7 @@ mod tests {
     use super::*;
 
     /// Blocks of each tile that a processor of an H100 holds.
-    const RESIDENT: [u32; 16] = [2, 2, 2, 2, 2, 2, 2, 1, 2, 2, 2, 2, 2, 2, 1, 1];
+    const RESIDENT: [u32; 26] = [2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 1, 1, 2, 1, 1, 1, 1, 1];
 
     fn best(shape: Shape) -> Plan {
         Plan::ranked(shape, 132, &RESIDENT)[0]

@@ -160,18 +160,19 @@ impl Tuner {
         finalists: &[Choice],
         run: &dyn Fn(Choice, &Tensor, Option<&Tensor>) -> Result<()>,
     ) -> Result<Option<Choice>> {
-        // as many as the cache cannot hold; few weights are there by the time they are asked for in any case
+        // each turn has weights of its own, which come from memory, or as many as the cache cannot hold
         let bytes = weights.elem_count() * weights.dtype().size_in_bytes();
-        let count = if bytes * TURNS < EVICTION { 1 } else { EVICTION.div_ceil(bytes) };
+        let count = EVICTION.div_ceil(bytes.max(1)).min(TURNS);
         let copies = (1..count).map(|_| weights.copy()).collect::<Result<Vec<_>>>()?;
         let of_turn = |turn: usize| match turn % count {
             0 => weights,
             other => &copies[other - 1],
         };
+        let evict = || Tensor::zeros(EVICTION, DType::U8, &self.device).map(drop);
         let mut best: Option<(f64, Choice)> = None;
         for choice in finalists {
             let turn = |turn: usize| run(*choice, of_turn(turn), Some(of_turn(turn + 1)));
-            let Some(time) = cuda::time_in_turns(&self.device, TURNS, &turn)? else { break };
+            let Some(time) = cuda::time_in_turns(&self.device, TURNS, &evict, &turn)? else { break };
             let time = time.as_secs_f64();
             if best.is_none_or(|(least, _)| time < least) {
                 best = Some((time, *choice));

@@ -270,7 +270,8 @@ pub fn time_parts(marker: &Marker, launches: usize, work: &mut dyn FnMut() -> Re
     Ok(times.into_iter().map(median).collect())
 }
 
-/// Time that one of `turns` takes which follow each other as in a recorded frame; `work` queues the turn of a number, and allocates nothing.
+/// Time that one of `turns` takes which follow each other as in a recorded frame, `before` having run ahead of the first; `work` queues the turn of a number, and allocates
+/// nothing.
 /// `None` for a CPU.
 ///
 /// # Errors
@@ -278,6 +279,7 @@ pub fn time_parts(marker: &Marker, launches: usize, work: &mut dyn FnMut() -> Re
 pub fn time_in_turns(
     device: &Device,
     turns: usize,
+    before: &dyn Fn() -> candle_core::Result<()>,
     work: &dyn Fn(usize) -> candle_core::Result<()>,
 ) -> candle_core::Result<Option<Duration>> {
     let Device::Cuda(cuda) = device else { return Ok(None) };
@@ -293,6 +295,7 @@ pub fn time_in_turns(
     let (graph, _block) = recorded().map_err(candle_core::Error::wrap)?;
     let mut least = Duration::MAX;
     for round in 0..TIMED {
+        before()?;
         let Some(timer) = Timer::start(device)? else { return Ok(None) };
         graph.launch(&stream).map_err(candle_core::Error::wrap)?;
         let time = timer.stop()?;
