@@ -174,7 +174,7 @@ impl TensorCores {
     /// A device that is no NVIDIA GPU, or a type that the kernels do not store.
     pub fn load(device: &Device, dtype: DType) -> crate::Result<Self> {
         let name = type_name(dtype)?;
-        let kernels = Kernels::load(device)?;
+        let kernels = Kernels::load(device, "conv2d")?;
         let tiles = TILES.iter().map(|tile| {
             let kernel = kernels.get(&format!("conv2d_{name}_{}x{}", tile.outputs, tile.pixels), tile.shared())?;
             let resident = kernel.resident_blocks(tile.threads, tile.shared())?;
@@ -184,7 +184,7 @@ impl TensorCores {
             dtype,
             tiles: tiles.collect::<crate::Result<_>>()?,
             epilogue: kernels.get(&format!("epilogue_{name}"), 0)?,
-            gather: kernels.get(&format!("gather_{name}"), 0)?,
+            gather: Kernels::load(device, "elementwise")?.get(&format!("gather_{name}"), 0)?,
             processors: cuda::processors(device)?,
             partial: Tensor::zeros(WORKSPACE_BYTES / 4, DType::F32, device)?,
             arrivals: Tensor::zeros(WORKSPACE_TILES, DType::U32, device)?,
