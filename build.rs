@@ -18,6 +18,9 @@ fn main() {
         for (name, cards) in KERNELS {
             compile(name, cards);
         }
+        for name in PTX {
+            assemble(name);
+        }
     }
 }
 
@@ -37,38 +40,93 @@ const KERNELS: [(&str, &[&str]); 8] = [
     ("conv3x3_hopper", HOPPER),
 ];
 
+/// Files of `cuda-kernels/ptx/`, written by hand, each of which becomes one image for compute capability 8 and 9.0.
+const PTX: [&str; 10] = [
+    "frame_bf16",
+    "frame_f16",
+    "group_norm_apply_bf16",
+    "group_norm_apply_f16",
+    "group_norm_sums_bf16",
+    "group_norm_sums_f16",
+    "layer_norm_bf16",
+    "layer_norm_f16",
+    "resample_bf16",
+    "resample_f16",
+];
+/// What a line of these files begins with, after its indentation, that is for 9.0 only: programmatic dependent launch, which
+/// `.target sm_80` may not name. PTX has no conditions of its own.
+const ONLY_HOPPER: &str = "//sm_90a ";
+
 /// Has nvcc make `NAME.fatbin` of `cuda-kernels/NAME.cu`, unless the one that is there is newer than every source.
 fn compile(name: &str, cards: &[&str]) {
     let source = PathBuf::from(format!("cuda-kernels/{name}.cu"));
     let image = PathBuf::from(variable("OUT_DIR")).join(format!("{name}.fatbin"));
-    let changed = |path: &Path| path.metadata().and_then(|data| data.modified()).ok();
     let headers = ["common", "ptx", "conv2d", "hopper", "conv2d_hopper"]
         .map(|name| PathBuf::from(format!("cuda-kernels/{name}.cuh")));
-    let newest = headers.iter().map(PathBuf::as_path).chain([source.as_path(), Path::new("build.rs")]);
-    let newest = newest.filter_map(changed).max();
-    if changed(&image).is_some_and(|image| Some(image) > newest) {
+    if is_newer(&image, headers.iter().map(PathBuf::as_path).chain([source.as_path()])) {
         return;
     }
-    let nvcc = match variable("CUDA_HOME") {
-        home if home.is_empty() => PathBuf::from("nvcc"),
-        home => PathBuf::from(home).join("bin/nvcc"),
-    };
-    let mut command = Command::new(&nvcc);
+    let mut command = toolkit("nvcc");
     command.args(["-fatbin", "-O3", "-std=c++17", "-o"]).arg(&image).arg(&source);
     for card in cards {
         command.args(["-gencode", card]);
     }
-    match command.output() {
-        Ok(output) if output.status.success() => (),
-        Ok(output) => panic!(
-            "{} cannot compile {}:\n{}",
-            nvcc.display(),
-            source.display(),
-            String::from_utf8_lossy(&output.stderr)
-        ),
+    finish(command, &source);
+}
+
+/// Has ptxas make code of `cuda-kernels/ptx/NAME.ptx` for sm_80 and sm_90a, and puts both into `NAME.fatbin`, from which the driver takes
+/// what fits the card.
+fn assemble(name: &str) {
+    let source = PathBuf::from(format!("cuda-kernels/ptx/{name}.ptx"));
+    let out = PathBuf::from(variable("OUT_DIR"));
+    let image = out.join(format!("{name}.fatbin"));
+    if is_newer(&image, [source.as_path()]) {
+        return;
+    }
+    let text = std::fs::read_to_string(&source).unwrap_or_else(|e| panic!("{} cannot be read: {e}", source.display()));
+    let hopper = text.replace(".target sm_80", ".target sm_90a").replace(ONLY_HOPPER, "");
+    let mut join = toolkit("fatbinary");
+    join.arg("-64").arg(format!("--create={}", image.display()));
+    for (card, text) in [("80", &text), ("90a", &hopper)] {
+        let (variant, code) = (out.join(format!("{name}.sm_{card}.ptx")), out.join(format!("{name}.sm_{card}.cubin")));
+        std::fs::write(&variant, text).unwrap_or_else(|e| panic!("{} cannot be written: {e}", variant.display()));
+        let mut command = toolkit("ptxas");
+        command.args(["--warn-on-spills", &format!("-arch=sm_{card}"), "-o"]).arg(&code).arg(&variant);
+        let said = finish(command, &source);
+        for line in said.lines().filter(|line| line.contains("spill")) {
+            println!("cargo::warning={} for sm_{card}: {line}", source.display());
+        }
+        join.arg(format!("--image3=kind=elf,sm={card},file={}", code.display()));
+    }
+    finish(join, &source);
+}
+
+/// Whether an image is newer than all that it is made of.
+fn is_newer<'a>(image: &Path, sources: impl IntoIterator<Item = &'a Path>) -> bool {
+    let changed = |path: &Path| path.metadata().and_then(|data| data.modified()).ok();
+    let newest = sources.into_iter().chain([Path::new("build.rs")]).filter_map(changed).max();
+    changed(image).is_some_and(|image| Some(image) > newest)
+}
+
+/// A program of the CUDA toolkit.
+fn toolkit(program: &str) -> Command {
+    match variable("CUDA_HOME") {
+        home if home.is_empty() => Command::new(program),
+        home => Command::new(PathBuf::from(home).join("bin").join(program)),
+    }
+}
+
+/// Runs a program of the toolkit over a kernel's source; what it said.
+fn finish(mut command: Command, source: &Path) -> String {
+    let output = command.output();
+    let program = command.get_program().to_string_lossy();
+    match output {
+        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stderr).into_owned(),
+        Ok(output) => {
+            panic!("{program} cannot compile {}:\n{}", source.display(), String::from_utf8_lossy(&output.stderr))
+        }
         Err(e) => panic!(
-            "{} cannot be started: {e}; a build with CUDA needs the CUDA toolkit: put nvcc on PATH or set CUDA_HOME",
-            nvcc.display()
+            "{program} cannot be started: {e}; a build with CUDA needs the CUDA toolkit: put nvcc on PATH or set CUDA_HOME"
         ),
     }
 }

@@ -16,6 +16,8 @@ pub mod flash_attn;
 mod fp16;
 #[cfg(feature = "fused-ops")]
 pub mod fused_ops;
+#[cfg(any(feature = "fused-ops", feature = "custom-ptx"))]
+pub mod memory_bound;
 #[cfg(any(feature = "flash-attn", feature = "fused-ops"))]
 pub mod simd;
 #[cfg(any(feature = "fp16", feature = "fused-ops", feature = "custom-ptx"))]

@@ -125,7 +125,7 @@ fn files_stay_short_and_say_what_they_are() {
     let mut found = vec![];
     for path in files(
         &["src", "stages", "tests", "benches", "cuda-kernels", "fuzz", "training", "web"],
-        &["rs", "cu", "cuh", "py", "js"],
+        &["rs", "cu", "cuh", "ptx", "py", "js"],
     ) {
         let text = fs::read_to_string(&path).expect("source files are UTF-8");
         let lines = text.lines().count();

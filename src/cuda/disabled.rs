@@ -24,23 +24,15 @@ fn not_in_this_build<T>() -> candle_core::Result<T> {
     candle_core::bail!("this build has no CUDA: build with `--features cuda`")
 }
 
-/// The project's own kernels; there are none in this build.
+/// The kernels of one file; there are none in this build.
 pub struct Kernels(Infallible);
 
 impl Kernels {
-    /// Loads them onto a GPU.
+    /// Loads those of a file of `cuda-kernels/` onto a GPU.
     ///
     /// # Errors
     /// Always: this build has no CUDA.
-    pub fn load(_: &Device) -> Result<Self> {
-        Ok(not_in_this_build()?)
-    }
-
-    /// Loads those for compute capability 9.0.
-    ///
-    /// # Errors
-    /// Always: this build has no CUDA.
-    pub fn load_hopper(_: &Device) -> Result<Self> {
+    pub fn load(_: &Device, _file: &str) -> Result<Self> {
         Ok(not_in_this_build()?)
     }
 

@@ -104,7 +104,7 @@ impl ShortHeads {
     /// # Errors
     /// A driver that cannot load the kernels.
     pub fn load(device: &Device, dtype: DType, below: Arc<dyn Attention>) -> crate::Result<Self> {
-        let (name, kernels) = (type_name(dtype)?, Kernels::load(device)?);
+        let (name, kernels) = (type_name(dtype)?, Kernels::load(device, "attention")?);
         let get =
             |v: &Variant| kernels.get(&format!("attention_{name}_{}x{}x{}", v.dim, v.tiles, v.groups), v.shared());
         let all = VARIANTS.iter().map(get).collect::<crate::Result<_>>()?;

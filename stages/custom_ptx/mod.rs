@@ -3,10 +3,11 @@
 //! Convolutions and linear layers ask for whole boxes of memory with one instruction, and multiply them out of shared memory:
 //! `cuda-kernels/conv2d_hopper.cu`, whose instructions are those of `cuda-kernels/hopper.cuh`. Attention reads short heads where the
 //! projection left them: `cuda-kernels/attention.cu`. Where asked for, the weights of large layers are stored in eight bits:
-//! `cuda-kernels/conv2d_fp8.cu`.
+//! `cuda-kernels/conv2d_fp8.cu`. What waits for memory only is written in PTX: `cuda-kernels/ptx/*.ptx`.
 mod attention;
 
 use crate::ops::Ops;
+use crate::stages::memory_bound::{self, Code};
 use crate::stages::tensor_cores::{Layers, TensorCores};
 use crate::{Error, Result};
 use candle_core::DType;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 /// The name in the probe.
 const STAGE: &str = "custom-ptx";
 
-/// Replaces convolutions, linear layers and attention.
+/// Replaces every slot.
 ///
 /// # Errors
 /// Storage in f32, a card other than those of compute capability 9.0, or a driver that cannot load the kernels.
@@ -25,6 +26,7 @@ pub fn install(ops: Ops) -> Result<Ops> {
     }
     let cores = Arc::new(TensorCores::load_hopper(&ops.device, ops.dtype, ops.weights)?);
     let layers = Arc::new(Layers { stage: STAGE, cores });
+    let ops = memory_bound::install(ops, STAGE, Code::Ptx)?;
     let attention = Arc::new(attention::ShortHeads::load(&ops.device, ops.dtype, ops.attention)?);
     Ok(Ops { attention, conv2d: layers.clone(), geglu: layers.clone(), linear: layers, ..ops })
 }

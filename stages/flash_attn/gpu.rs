@@ -37,7 +37,7 @@ impl Flash {
     /// A type that the kernels do not store.
     pub fn load(device: &Device, dtype: DType) -> crate::Result<Self> {
         let name = if dtype == DType::BF16 { "bf16" } else { "f16" };
-        Ok(Self { dtype, pad_heads: Kernels::load(device)?.get(&format!("pad_heads_{name}"), 0)? })
+        Ok(Self { dtype, pad_heads: Kernels::load(device, "elementwise")?.get(&format!("pad_heads_{name}"), 0)? })
     }
 
     /// `(batch, heads, tokens, head_dim)` to `(batch, tokens, heads, padded_dim)`, without a copy where nothing is missing.

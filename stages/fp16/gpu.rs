@@ -11,7 +11,7 @@ use crate::ops::linear::{Linear, LinearKernel, LinearParams};
 use crate::stages::tensor_cores::{
     Ending, Epilogue, Input, PackedWeights, TensorCores, by_eights, fold_batch_norm, interleave_gates, type_name,
 };
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use std::sync::Arc;
 
 /// The slots that run on tensor cores.
@@ -154,8 +154,8 @@ const HEAD_DIM_MULTIPLE: usize = 8;
 const MATRIX_BYTES: usize = 64 << 20;
 
 impl PlainAttention {
-    pub fn load(kernels: &Kernels, dtype: DType) -> crate::Result<Self> {
-        let name = type_name(dtype)?;
+    pub fn load(device: &Device, dtype: DType) -> crate::Result<Self> {
+        let (name, kernels) = (type_name(dtype)?, Kernels::load(device, "norm")?);
         let get = |ending| kernels.get(&format!("softmax_{name}{ending}"), 0);
         Ok(Self { dtype, softmax: [get("")?, get("_any")?] })
     }

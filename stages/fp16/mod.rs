@@ -4,7 +4,6 @@ mod gpu;
 mod half;
 
 use super::tensor_cores::TensorCores;
-use crate::cuda::Kernels;
 use crate::ops::Ops;
 use crate::{Error, Result};
 use candle_core::DType;
@@ -41,7 +40,7 @@ pub fn install(ops: Ops) -> Result<Ops> {
         }
         return Ok(ops);
     }
-    let attention = gpu::PlainAttention::load(&Kernels::load(&ops.device)?, dtype)?;
+    let attention = gpu::PlainAttention::load(&ops.device, dtype)?;
     let sums = Arc::new(gpu::Sums(Arc::new(TensorCores::load(&ops.device, dtype)?)));
     Ok(Ops { attention: Arc::new(attention), conv2d: sums.clone(), geglu: sums.clone(), linear: sums, ..ops })
 }

@@ -290,11 +290,12 @@ pub(super) fn takes(stride: usize, x: &Picture, skip: Option<&Picture>) -> bool 
 impl Hopper {
     pub fn load(device: &Device, dtype: DType) -> crate::Result<Self> {
         let name = type_name(dtype)?;
-        let kernels = Kernels::load_hopper(device)?;
+        let conv2d = Kernels::load(device, "conv2d_hopper")?;
+        let conv3x3 = Kernels::load(device, "conv3x3_hopper")?;
         let tiles = TILES.iter().map(|tile| {
-            let kind = match tile.kind {
-                Kind::Conv2d => "conv2d",
-                Kind::Conv3x3 => "conv3x3",
+            let (kernels, kind) = match tile.kind {
+                Kind::Conv2d => (&conv2d, "conv2d"),
+                Kind::Conv3x3 => (&conv3x3, "conv3x3"),
             };
             let kernel = kernels.get(
                 &format!("{kind}_hopper_{name}_{}x{}x{}", tile.groups, tile.outputs, tile.stages),

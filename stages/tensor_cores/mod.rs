@@ -86,16 +86,20 @@ fn shown(y: &Tensor, weights: &PackedWeights, ending: Ending) -> Result<Tensor> 
 /// Kernels that are tried for a layer, those that should be best; where there are some for compute capability 9.0, of the others a fourth as many.
 const CANDIDATES: usize = 40;
 
-/// The kernels of this type, one for each tile that weights of so many bytes have, and how many blocks of each a processor holds.
-fn tiles(kernels: &Kernels, name: &str, weight_bytes: usize) -> crate::Result<Vec<(Kernel, u32)>> {
-    let tiles = TILES.iter().filter(|tile| weight_bytes > 1 || !tile.boxes).map(|tile| {
-        let shared = tile.shared(weight_bytes);
-        let kind = if tile.boxes { "conv3x3" } else { "conv2d" };
-        let kernel = kernels.get(&format!("{kind}_{name}_{}x{}", tile.outputs, tile.pixels), shared)?;
-        let resident = kernel.resident_blocks(tile.threads, shared)?;
-        Ok((kernel, resident.max(1)))
-    });
-    tiles.collect()
+/// The kernels for a storage type, one for each tile that weights of so many bytes have, and how many blocks of each a processor holds.
+fn tiles(device: &Device, dtype: &str, weight_bytes: usize) -> crate::Result<Vec<(Kernel, u32)>> {
+    let files: &[&str] = if weight_bytes == 1 { &["conv2d_fp8"] } else { &["conv2d", "conv3x3"] };
+    let mut tiles = vec![];
+    for file in files {
+        let kernels = Kernels::load(device, file)?;
+        for tile in TILES.iter().filter(|tile| tile.boxes == (*file == "conv3x3")) {
+            let shared = tile.shared(weight_bytes);
+            let kernel = kernels.get(&format!("{file}_{dtype}_{}x{}", tile.outputs, tile.pixels), shared)?;
+            let resident = kernel.resident_blocks(tile.threads, shared)?;
+            tiles.push((kernel, resident.max(1)));
+        }
+    }
+    Ok(tiles)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -200,14 +204,13 @@ impl TensorCores {
     /// A device that is no NVIDIA GPU, or a type that the kernels do not store.
     pub fn load(device: &Device, dtype: DType) -> crate::Result<Self> {
         let name = type_name(dtype)?;
-        let kernels = Kernels::load(device)?;
         Ok(Self {
             dtype,
-            tiles: tiles(&kernels, name, dtype.size_in_bytes())?,
+            tiles: tiles(device, name, dtype.size_in_bytes())?,
             tiles_fp8: vec![],
             weights: WeightsType::Storage,
-            epilogue: kernels.get(&format!("epilogue_{name}"), 0)?,
-            gather: kernels.get(&format!("gather_{name}"), 0)?,
+            epilogue: Kernels::load(device, "conv2d")?.get(&format!("epilogue_{name}"), 0)?,
+            gather: Kernels::load(device, "elementwise")?.get(&format!("gather_{name}"), 0)?,
             processors: cuda::processors(device)?,
             partial: Tensor::zeros(WORKSPACE_BYTES / 4, DType::F32, device)?,
             arrivals: Tensor::zeros(WORKSPACE_TILES, DType::U32, device)?,
@@ -227,10 +230,7 @@ impl TensorCores {
         let (hopper, tuner) = (Some(Hopper::load(device, dtype)?), Tuner::new(device, dtype, "wgmma"));
         let tiles_fp8 = match weights {
             WeightsType::Storage => vec![],
-            WeightsType::Fp8 { .. } => {
-                let name = format!("fp8_{}", type_name(dtype)?);
-                tiles(&Kernels::load_hopper(device)?, &name, DType::F8E4M3.size_in_bytes())?
-            }
+            WeightsType::Fp8 { .. } => tiles(device, type_name(dtype)?, DType::F8E4M3.size_in_bytes())?,
         };
         Ok(Self { hopper, tuner, tiles_fp8, weights, ..Self::load(device, dtype)? })
     }

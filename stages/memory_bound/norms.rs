@@ -1,10 +1,11 @@
 //! Group normalisation with SiLU in two launches, layer normalisation in one.
+use super::{Code, Source, int};
 use crate::cuda::{self, Grid, Kernel, Kernels, Params};
+use crate::ops::Activation;
 use crate::ops::group_norm::{GroupNorm, GroupNormKernel, GroupNormParams};
 use crate::ops::layer_norm::{LayerNorm, LayerNormKernel, LayerNormParams};
-use crate::stages::fused_ops::STAGE;
-use crate::stages::tensor_cores::{Ending, channels_last, type_name};
-use candle_core::{DType, Result, Tensor};
+use crate::stages::tensor_cores::{Ending, channels_last};
+use candle_core::{DType, Device, Result, Tensor};
 use std::sync::Arc;
 
 /// More channels than this have no room in a block; the rung below takes them.
@@ -16,7 +17,9 @@ const WARP_ROW: usize = 1024;
 
 /// The kernels for one storage type, each for channels by eights and for any.
 pub(super) struct Norms {
+    stage: &'static str,
     dtype: DType,
+    code: Code,
     processors: u32,
     sums: [Kernel; 2],
     apply: [Kernel; 2],
@@ -25,25 +28,26 @@ pub(super) struct Norms {
 }
 
 impl Norms {
-    pub fn load(kernels: &Kernels, dtype: DType, processors: u32) -> crate::Result<Arc<Self>> {
-        let name = type_name(dtype)?;
-        let both = |kernel: &str, shared: u32| -> crate::Result<[Kernel; 2]> {
-            let get = |ending| kernels.get(&format!("{kernel}_{name}{ending}"), shared);
-            Ok([get("")?, get("_any")?])
-        };
-        Ok(Arc::new(Self {
+    pub fn load(device: &Device, dtype: DType, stage: &'static str, code: Code) -> crate::Result<Self> {
+        let norm = Kernels::load(device, "norm")?;
+        let source = |file: &str| Source::load(device, dtype, code, &norm, file);
+        let layer_norm = source("layer_norm")?;
+        Ok(Self {
+            stage,
             dtype,
-            processors,
-            sums: both("group_norm_sums", (2 * WIDEST * 4) as u32)?,
-            apply: both("group_norm_apply", (2 * WIDEST * 4) as u32)?,
-            narrow: both("layer_norm_32", 0)?,
-            wide: both("layer_norm_128", 0)?,
-        }))
+            code,
+            processors: cuda::processors(device)?,
+            sums: source("group_norm_sums")?.both("group_norm_sums", (2 * WIDEST * 4) as u32)?,
+            apply: source("group_norm_apply")?.both("group_norm_apply", (2 * WIDEST * 4) as u32)?,
+            narrow: layer_norm.both("layer_norm_32", 0)?,
+            wide: layer_norm.both("layer_norm_128", 0)?,
+        })
     }
 
-    /// Which of two kernels takes so many channels.
-    fn which(channels: usize) -> usize {
-        usize::from(!channels.is_multiple_of(8))
+    /// Which of two kernels takes so many channels, followed by this. Those in PTX know no GELU, which no network has behind a norm.
+    fn which(&self, channels: usize, activation: Activation) -> usize {
+        let known = self.code == Code::CudaCpp || activation != Activation::Gelu;
+        usize::from(!channels.is_multiple_of(8) || !known)
     }
 }
 
@@ -53,12 +57,9 @@ pub(super) struct Slot<T: ?Sized> {
     pub below: Arc<T>,
 }
 
+/// A norm's parameters in f32, in memory of their own: kernels read them 16 bytes at a time, and a part of a tensor may begin anywhere.
 fn wide(t: &Tensor) -> Result<Tensor> {
-    t.to_dtype(DType::F32)?.contiguous()
-}
-
-fn int(n: usize) -> Result<i32> {
-    i32::try_from(n).map_err(candle_core::Error::wrap)
+    t.to_dtype(DType::F32)?.force_contiguous()
 }
 
 struct FusedGroupNorm {
@@ -83,12 +84,13 @@ struct GroupNormArguments {
     eps: f32,
 }
 
-// SAFETY: the fields are those of `GroupNormParams` in cuda-kernels/norm.cu; `run` below fills it from tensors of the sizes it names.
+// SAFETY: the fields are those of `GroupNormParams` in cuda-kernels/norm.cu, and cuda-kernels/ptx reads
+// it so too; `run` below fills it from tensors of the sizes it names.
 unsafe impl Params for GroupNormArguments {}
 
 impl GroupNorm for Slot<dyn GroupNorm> {
     fn stage(&self) -> &'static str {
-        STAGE
+        self.norms.stage
     }
 
     fn prepare(&self, p: GroupNormParams) -> Result<Box<dyn GroupNormKernel>> {
@@ -118,7 +120,7 @@ impl GroupNormKernel for FusedGroupNorm {
             );
         }
         let pixels = height * width;
-        let which = Norms::which(channels);
+        let which = norms.which(channels, p.activation);
         let columns = channels / if which == 0 { 8 } else { 1 };
         // rows of threads that a block has for its pixels; each row should have a few of them
         let rows = (THREADS / columns).max(1);
@@ -178,12 +180,13 @@ struct LayerNormArguments {
     eps: f32,
 }
 
-// SAFETY: the fields are those of `LayerNormParams` in cuda-kernels/norm.cu; `run` below fills it from tensors of the sizes it names.
+// SAFETY: the fields are those of `LayerNormParams` in cuda-kernels/norm.cu, and cuda-kernels/ptx reads
+// it so too; `run` below fills it from tensors of the sizes it names.
 unsafe impl Params for LayerNormArguments {}
 
 impl LayerNorm for Slot<dyn LayerNorm> {
     fn stage(&self) -> &'static str {
-        STAGE
+        self.norms.stage
     }
 
     fn prepare(&self, p: LayerNormParams) -> Result<Box<dyn LayerNormKernel>> {
@@ -213,7 +216,7 @@ impl LayerNormKernel for FusedLayerNorm {
             );
         }
         let rows = x.elem_count() / width;
-        let which = Norms::which(width);
+        let which = norms.which(width, Activation::None);
         // a thread holds 32 values of a row
         let (kernel, team) = if width <= WARP_ROW { (&norms.narrow[which], 32) } else { (&norms.wide[which], 128) };
         // SAFETY: written in full before the stream reads it.

@@ -1,35 +1,64 @@
 //! Changes of resolution, the sampler's update and the temporal blend, one launch each.
+use super::{Code, Source, int};
 use crate::cuda::{self, Grid, Kernel, Kernels, Params};
 use crate::diffusion::Step;
 use crate::ops::resample::{Filter, Resample};
 use crate::ops::sampler_step::SamplerStep;
 use crate::ops::temporal_blend::{Blend, TemporalBlend};
-use crate::stages::fused_ops::STAGE;
-use crate::stages::tensor_cores::{channels_last, type_name};
-use candle_core::{DType, Result, Tensor};
+use crate::stages::tensor_cores::channels_last;
+use candle_core::{DType, Device, Result, Tensor};
+
+/// Pieces of 16 bytes that the kernels in PTX count in 32 bits.
+const MOST_PIECES: usize = i32::MAX as usize;
+
+/// A kernel that does the same to each value, whatever its channel.
+struct Streaming {
+    /// For values by eights, where there is one.
+    eights: Option<Kernel>,
+    any: Kernel,
+}
+
+impl Streaming {
+    fn load(source: &Source<'_>, kernel: &str) -> crate::Result<Self> {
+        Ok(Self { eights: source.ptx(kernel, 0)?, any: source.cuda_cpp(kernel, "", 0)? })
+    }
+
+    /// The kernel for `count` values in rows of `row` at these addresses (0: none), and the values that a thread of it takes.
+    fn choose(&self, count: usize, row: usize, addresses: [u64; 4]) -> (&Kernel, usize) {
+        let whole = row.is_multiple_of(8) && count / 8 <= MOST_PIECES && addresses.iter().all(|a| a.is_multiple_of(16));
+        match &self.eights {
+            Some(kernel) if whole => (kernel, 8),
+            _ => (&self.any, 1),
+        }
+    }
+}
 
 /// The kernels for one storage type; those that work on channels, for channels by eights and for any.
 pub(super) struct Elementwise {
+    stage: &'static str,
     dtype: DType,
+    code: Code,
     max_pool_2: [Kernel; 2],
     bilinear_2: [Kernel; 2],
     nearest_2: [Kernel; 2],
-    sampler_step: Kernel,
-    temporal_blend: Kernel,
+    sampler_step: Streaming,
+    temporal_blend: Streaming,
 }
 
 impl Elementwise {
-    pub fn load(kernels: &Kernels, dtype: DType) -> crate::Result<Self> {
-        let name = type_name(dtype)?;
-        let get = |kernel: &str, ending: &str| kernels.get(&format!("{kernel}_{name}{ending}"), 0);
-        let both = |kernel: &str| -> crate::Result<[Kernel; 2]> { Ok([get(kernel, "")?, get(kernel, "_any")?]) };
+    pub fn load(device: &Device, dtype: DType, stage: &'static str, code: Code) -> crate::Result<Self> {
+        let elementwise = Kernels::load(device, "elementwise")?;
+        let source = |file: &str| Source::load(device, dtype, code, &elementwise, file);
+        let (resample, frame) = (source("resample")?, source("frame")?);
         Ok(Self {
+            stage,
             dtype,
-            max_pool_2: both("max_pool_2")?,
-            bilinear_2: both("bilinear_2")?,
-            nearest_2: both("nearest_2")?,
-            sampler_step: get("sampler_step", "")?,
-            temporal_blend: get("temporal_blend", "")?,
+            code,
+            max_pool_2: resample.both("max_pool_2", 0)?,
+            bilinear_2: resample.both("bilinear_2", 0)?,
+            nearest_2: resample.both("nearest_2", 0)?,
+            sampler_step: Streaming::load(&frame, "sampler_step")?,
+            temporal_blend: Streaming::load(&frame, "temporal_blend")?,
         })
     }
 
@@ -40,10 +69,6 @@ impl Elementwise {
         }
         t.contiguous()
     }
-}
-
-fn int(n: usize) -> Result<i32> {
-    i32::try_from(n).map_err(candle_core::Error::wrap)
 }
 
 fn long(n: usize) -> Result<i64> {
@@ -61,12 +86,13 @@ struct ResampleArguments {
     channels: i32,
 }
 
-// SAFETY: the fields are those of `ResampleParams` in cuda-kernels/elementwise.cu; `run` below fills it from tensors of the sizes it names.
+// SAFETY: the fields are those of `ResampleParams` in cuda-kernels/elementwise.cu, and cuda-kernels/ptx reads
+// it so too; `run` below fills it from tensors of the sizes it names.
 unsafe impl Params for ResampleArguments {}
 
 impl Resample for Elementwise {
     fn stage(&self) -> &'static str {
-        STAGE
+        self.stage
     }
 
     fn run(&self, x: &Tensor, filter: Filter) -> Result<Tensor> {
@@ -91,9 +117,16 @@ impl Resample for Elementwise {
             width: int(width)?,
             channels: int(channels)?,
         };
-        let (kernel, step) = if channels.is_multiple_of(8) { (&kernels[0], 8) } else { (&kernels[1], 1) };
-        // SAFETY: each tensor has the shape that `arguments` says.
-        unsafe { kernel.launch(Grid::over(y.elem_count() / step)?, arguments) }?;
+        let eights = channels.is_multiple_of(8) && x.elem_count().max(y.elem_count()) / 8 <= MOST_PIECES;
+        let (kernel, threads) = match (eights, self.code, filter) {
+            (false, ..) => (&kernels[1], y.elem_count()),
+            // a thread writes all four outputs of an input, or all those between the same four inputs
+            (true, Code::Ptx, Filter::Nearest2) => (&kernels[0], x.elem_count() / 8),
+            (true, Code::Ptx, Filter::Bilinear2) => (&kernels[0], batch * (height + 1) * (width + 1) * channels / 8),
+            (true, ..) => (&kernels[0], y.elem_count() / 8),
+        };
+        // SAFETY: each tensor has the shape that `arguments` says, and the grid is what the kernel counts on.
+        unsafe { kernel.launch(Grid::over(threads)?, arguments) }?;
         y.permute((0, 3, 1, 2))
     }
 }
@@ -115,12 +148,13 @@ struct SamplerArguments {
     next_from_noise: f32,
 }
 
-// SAFETY: the fields are those of `SamplerParams` in cuda-kernels/elementwise.cu; `run` below fills it from tensors of one shape.
+// SAFETY: the fields are those of `SamplerParams` in cuda-kernels/elementwise.cu, and cuda-kernels/ptx reads
+// it so too; `run` below fills it from tensors of one shape.
 unsafe impl Params for SamplerArguments {}
 
 impl SamplerStep for Elementwise {
     fn stage(&self) -> &'static str {
-        STAGE
+        self.stage
     }
 
     fn run(&self, x: &Tensor, output: &Tensor, noise: Option<&Tensor>, step: &Step) -> Result<Tensor> {
@@ -147,8 +181,11 @@ impl SamplerStep for Elementwise {
             next_from_x0: step.next_from_x0 as f32,
             next_from_noise: step.next_from_noise as f32,
         };
+        let count = y.elem_count();
+        let addresses = [arguments.x, arguments.output, arguments.noise, arguments.y];
+        let (kernel, each) = self.sampler_step.choose(count, count, addresses);
         // SAFETY: each tensor has as many values as `arguments` says.
-        unsafe { self.sampler_step.launch(Grid::over(y.elem_count())?, arguments) }?;
+        unsafe { kernel.launch(Grid::over(count / each)?, arguments) }?;
         Ok(y)
     }
 }
@@ -166,12 +203,13 @@ struct BlendArguments {
     alpha: f32,
 }
 
-// SAFETY: the fields are those of `BlendParams` in cuda-kernels/elementwise.cu; `run` below fills it from tensors of the sizes it names.
+// SAFETY: the fields are those of `BlendParams` in cuda-kernels/elementwise.cu, and cuda-kernels/ptx reads
+// it so too; `run` below fills it from tensors of the sizes it names.
 unsafe impl Params for BlendArguments {}
 
 impl TemporalBlend for Elementwise {
     fn stage(&self) -> &'static str {
-        STAGE
+        self.stage
     }
 
     fn run(&self, current: &Tensor, previous: &Tensor, alpha: Blend<'_>) -> Result<Tensor> {
@@ -194,8 +232,12 @@ impl TemporalBlend for Elementwise {
             pixels: int(height * width)?,
             alpha: alpha as f32,
         };
+        // eight values have eight alphas side by side where they are of one channel
+        let (count, pixels) = (y.elem_count(), height * width);
+        let addresses = [arguments.current, arguments.previous, arguments.map, arguments.y];
+        let (kernel, each) = self.temporal_blend.choose(count, if map.is_some() { pixels } else { count }, addresses);
         // SAFETY: each tensor has the shape that `arguments` says.
-        unsafe { self.temporal_blend.launch(Grid::over(y.elem_count())?, arguments) }?;
+        unsafe { kernel.launch(Grid::over(count / each)?, arguments) }?;
         Ok(y)
     }
 }
