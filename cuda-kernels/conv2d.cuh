@@ -196,7 +196,6 @@ __device__ __forceinline__ void conv2d(const Conv2dParams& p) {
         const int y = first_y + i / WIDE, x = first_x + i % WIDE;
         return y < p.out_height && x < p.out_width ? (sample * p.out_height + y) * p.out_width + x : pixels;
     };
-    let_next_begin();
 
     const int row = tid / CHUNKS, chunk = tid % CHUNKS;
     const int weight_row = tid / WEIGHT_CHUNKS, weight_chunk = tid % WEIGHT_CHUNKS;
@@ -279,6 +278,7 @@ __device__ __forceinline__ void conv2d(const Conv2dParams& p) {
 #pragma unroll
     for (int i = 0; i < VECTOR; i++)
         bias[i] = p.bias != nullptr && own_output + i < p.outputs ? p.bias[own_output + i] : 0.0f;
+    // the next kernel begins when this one ends: blocks of it that wait beside these cost more than their early start brings
     wait_for_previous();
     if constexpr (BOXES) {
         fetch_image(0);

@@ -26,7 +26,6 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
         mbarrier_init_fence();
     }
     own.meet_sharers(p);
-    let_next_begin();
 
     if (warp == CONSUMERS / 32) {
         if (tid == CONSUMERS) {
@@ -92,6 +91,8 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
         wgmma_wait<0>();
         own.leave(sums, memory);
     }
+    // not before: its loads would be in the way of these
+    let_next_begin();
     own.template finish<T>(p, stages, biases, residual);
 }
 

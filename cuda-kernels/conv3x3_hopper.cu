@@ -34,7 +34,6 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
         mbarrier_init_fence();
     }
     own.meet_sharers(p);
-    let_next_begin();
 
     // steps go through the taps of 64 channels before the next 64
     const int first_chunk = own.first / TAPS, first_tap = own.first % TAPS;
@@ -115,6 +114,8 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
         wgmma_wait<0>();
         own.leave(sums, memory);
     }
+    // not before: its loads would be in the way of these
+    let_next_begin();
     own.template finish<T>(p, images, biases, residual);
 }
 

@@ -103,9 +103,9 @@ __device__ __forceinline__ unsigned atomic_add_acq_rel(unsigned* at, unsigned va
 }
 
 // Programmatic dependent launch: kernels of a recorded frame may begin while the kernel ahead still runs, from the moment at which
-// all its blocks have come to `let_next_begin`, and must not touch what other kernels write, nor write, before `wait_for_previous`
-// returns. Then the kernel ahead has ended, and, since it waited likewise, so have all before it. Every kernel here calls both;
-// the host relies on it for all names that begin with mirage_.
+// all its blocks have come to `let_next_begin` or have ended, and must not touch what other kernels write, nor write, before
+// `wait_for_previous` returns. Then the kernel ahead has ended, and, since it waited likewise, so have all before it. Every kernel
+// here waits; the host relies on it for all names that begin with mirage_.
 __device__ __forceinline__ void let_next_begin() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory");

@@ -35,7 +35,10 @@ pub struct Arguments {
     /// Frames in a batch.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     batch: u16,
-    /// Seed of the random inputs; without it, a fresh one.
+    /// Cases of random shapes to check beside those of every run.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    random: u16,
+    /// Seed of the random shapes and inputs; without it, a fresh one.
     #[arg(long)]
     seed: Option<u64>,
 }
@@ -60,7 +63,7 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
     say!("Ops through {set}{} on {}, seed {seed}:", weights_dtype.note(), arguments.device);
     let mut table = table(&["case", "run by", "largest error", "allowed", ""], 2);
     let (mut checked, mut wrong) = (0, 0);
-    for case in cases::all() {
+    for case in cases::all().into_iter().chain(cases::drawn(arguments.random.into(), seed)) {
         ops.probe.set(crate::ops::probe::Mode::Count);
         let outcome = case.check(&ops, seed)?;
         let stage = ops.probe.counts().keys().find(|(op, _)| *op == case.op()).map_or("", |(_, stage)| *stage);
