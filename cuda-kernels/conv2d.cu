@@ -20,31 +20,48 @@ struct EpilogueParams {
     int pixels, outputs, pixels_per_sample, activation;
 };
 
-// The epilogue as a pass of its own, for the rung that does not fuse it: y = act(sums · scale + bias + shift) + residual.
+// The epilogue as a pass of its own, for the rung that does not fuse it: y = act(sums · scale + bias + shift) + residual. A thread has eight sums
+// of a pixel, of which there are fewer than 2^32.
 template <typename T> __device__ __forceinline__ void epilogue(const EpilogueParams& p) {
     let_next_begin();
     wait_for_previous();
-    const bool geglu = p.activation == ACTIVATION_GEGLU;
-    const int width = geglu ? p.outputs / 2 : p.outputs;
-    const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (i >= static_cast<int64_t>(p.pixels) * width) return;
-    const int64_t pixel = i / width;
-    const int output = i - pixel * width;
-    auto sum = [&](int o) {
-        float v = p.sums[pixel * p.outputs + o];
-        if (p.scale != nullptr) v *= p.scale[o];
-        return p.bias != nullptr ? v + p.bias[o] : v;
+    const unsigned columns = p.outputs / VECTOR, i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= columns * p.pixels) return;
+    const unsigned pixel = i / columns, output = (i - pixel * columns) * VECTOR;
+    auto load_wide = [](const float* from, float(&to)[VECTOR]) {
+#pragma unroll
+        for (int c = 0; c < VECTOR; c += 4) *reinterpret_cast<float4*>(to + c) = *reinterpret_cast<const float4*>(from + c);
     };
-    float v;
-    if (geglu) {
-        v = sum(2 * output) * gelu(sum(2 * output + 1));
-    } else {
-        v = sum(output);
-        if (p.shift != nullptr) v += widen(static_cast<const T*>(p.shift)[pixel / p.pixels_per_sample * width + output]);
-        v = activate(v, p.activation);
-        if (p.residual != nullptr) v += widen(static_cast<const T*>(p.residual)[i]);
+    alignas(16) float v[VECTOR], more[VECTOR];
+    load_wide(p.sums + static_cast<int64_t>(i) * VECTOR, v);
+    if (p.scale != nullptr) {
+        load_wide(p.scale + output, more);
+#pragma unroll
+        for (int c = 0; c < VECTOR; c++) v[c] *= more[c];
     }
-    static_cast<T*>(p.y)[i] = rounded<T>(v);
+    if (p.bias != nullptr) {
+        load_wide(p.bias + output, more);
+#pragma unroll
+        for (int c = 0; c < VECTOR; c++) v[c] += more[c];
+    }
+    if (p.activation == ACTIVATION_GEGLU) {
+        T* y = static_cast<T*>(p.y) + static_cast<int64_t>(i) * (VECTOR / 2);
+#pragma unroll
+        for (int c = 0; c < VECTOR; c += 2) y[c / 2] = rounded<T>(v[c] * gelu(v[c + 1]));
+        return;
+    }
+    if (p.shift != nullptr) {
+        load8(static_cast<const T*>(p.shift) + static_cast<int64_t>(pixel / p.pixels_per_sample) * p.outputs + output, more);
+#pragma unroll
+        for (int c = 0; c < VECTOR; c++) v[c] += more[c];
+    }
+    activate8(v, p.activation);
+    if (p.residual != nullptr) {
+        load8(static_cast<const T*>(p.residual) + static_cast<int64_t>(i) * VECTOR, more);
+#pragma unroll
+        for (int c = 0; c < VECTOR; c++) v[c] += more[c];
+    }
+    store8(static_cast<T*>(p.y) + static_cast<int64_t>(i) * VECTOR, v);
 }
 extern "C" __global__ void mirage_epilogue_f16(const EpilogueParams p) { epilogue<__half>(p); }
 extern "C" __global__ void mirage_epilogue_bf16(const EpilogueParams p) { epilogue<__nv_bfloat16>(p); }

@@ -1,6 +1,6 @@
 //! The epilogue as a pass of its own over the sums.
 use super::picture::Picture;
-use super::{Ending, TensorCores, by_eights};
+use super::{Ending, TensorCores, VECTOR, by_eights};
 use crate::cuda::{self, Grid, Params};
 use candle_core::{DType, Result, Tensor};
 
@@ -74,8 +74,9 @@ impl TensorCores {
             pixels_per_sample: int(height * width)?,
             activation: epilogue.ending as i32,
         };
-        // SAFETY: each address is that of a tensor whose shape and type was checked above.
-        unsafe { self.epilogue.launch(Grid::over(y.elem_count())?, params) }?;
+        let grid = Grid::over(u32::try_from(sums.elem_count() / VECTOR).map_err(candle_core::Error::wrap)? as usize)?;
+        // SAFETY: each address is that of a tensor whose shape and type was checked above, and outputs come by eights.
+        unsafe { self.epilogue.launch(grid, params) }?;
         Ok(y)
     }
 }

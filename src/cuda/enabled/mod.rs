@@ -82,12 +82,13 @@ pub fn processors(device: &Device) -> Result<u32> {
     Ok(count.map_err(wrap)?.unsigned_abs())
 }
 
-/// Whether work on the device is being recorded, so that nothing can be waited for.
+/// Whether work on the device is being recorded, so that nothing can be waited for; never on a CPU.
 ///
 /// # Errors
-/// A device that is no NVIDIA GPU, or an earlier error of it.
+/// An earlier error of the device.
 pub fn recording(device: &Device) -> candle_core::Result<bool> {
-    let status = device.as_cuda_device()?.cuda_stream().capture_status().map_err(wrap)?;
+    let Device::Cuda(device) = device else { return Ok(false) };
+    let status = device.cuda_stream().capture_status().map_err(wrap)?;
     Ok(status != sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE)
 }
 

@@ -8,6 +8,7 @@ mod transformer;
 
 pub use config::{ClassEmbedType, DownBlockType, MidBlockType, PerLevel, UNetConfig, UpBlockType};
 
+use crate::cuda;
 use crate::model::Scope;
 use crate::ops::conv2d::Conv2dKernel;
 use crate::ops::group_norm::GroupNormKernel;
@@ -17,6 +18,8 @@ use candle_core::Tensor;
 use embedding::{TimestepEmbedding, sinusoidal};
 use load::{conv, group_norm};
 use resnet::{Downsample, ResnetBlock, Upsample};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use transformer::Transformer;
 
 /// Channels of the embedded timestep.
@@ -41,7 +44,14 @@ pub struct UNet {
     up: Vec<Level<Upsample>>,
     conv_norm_out: Layer<dyn GroupNormKernel>,
     conv_out: Layer<dyn Conv2dKernel>,
+    shifts: Mutex<HashMap<Moment, Arc<[Tensor]>>>,
 }
+
+/// A timestep and a class label, to the bit.
+type Moment = (u64, Option<u64>);
+
+/// Moments for which the network remembers what its ResNet blocks add: more than a sampler has steps.
+const REMEMBERED: usize = 64;
 
 impl UNet {
     /// Loads the network that `config` describes.
@@ -112,6 +122,7 @@ impl UNet {
             )?,
             conv_out: conv(ops, &w.pp("conv_out"), channels[0], config.out_channels, 3, 1)?,
             config: config.clone(),
+            shifts: Mutex::default(),
         })
     }
 
@@ -130,7 +141,10 @@ impl UNet {
         class_label: Option<f64>,
     ) -> Result<Tensor> {
         self.check(sample, rest, context)?;
-        let time = self.embed(ops, timestep, class_label)?;
+        let shifts = self.shifts(ops, timestep, class_label)?;
+        let mut shifts = shifts.iter();
+        let mut shift =
+            || shifts.next().ok_or_else(|| Error::Model("a ResNet block of this U-Net has no shift".into()));
         let centre = |t: &Tensor| if self.config.center_input_sample { (t * 2.0)? - 1.0 } else { Ok(t.clone()) };
         let (sample, rest) = (centre(sample)?, rest.map(centre).transpose()?);
 
@@ -138,7 +152,7 @@ impl UNet {
         let mut skips = vec![x.clone()];
         for level in &self.down {
             for (resnet, transformer) in &level.blocks {
-                x = resnet.forward(ops, &x, None, &time)?;
+                x = resnet.forward(ops, &x, None, shift()?)?;
                 if let Some(transformer) = transformer {
                     x = transformer.forward(ops, &x, context)?;
                 }
@@ -149,13 +163,13 @@ impl UNet {
                 skips.push(x.clone());
             }
         }
-        x = self.mid.0.forward(ops, &x, None, &time)?;
+        x = self.mid.0.forward(ops, &x, None, shift()?)?;
         x = self.mid.1.forward(ops, &x, context)?;
-        x = self.mid.2.forward(ops, &x, None, &time)?;
+        x = self.mid.2.forward(ops, &x, None, shift()?)?;
         for level in &self.up {
             for (resnet, transformer) in &level.blocks {
                 let skip = skips.pop(); // one was pushed for each of these blocks
-                x = resnet.forward(ops, &x, skip.as_ref(), &time)?;
+                x = resnet.forward(ops, &x, skip.as_ref(), shift()?)?;
                 if let Some(transformer) = transformer {
                     x = transformer.forward(ops, &x, context)?;
                 }
@@ -173,6 +187,27 @@ impl UNet {
         let up = self.up.iter().flat_map(|level| &level.blocks);
         let transformers = down.chain(up).filter_map(|(_, transformer)| transformer.as_ref());
         transformers.chain([&self.mid.1]).find_map(|transformer| transformer.heads(layer))
+    }
+
+    /// What each ResNet block adds, in the order in which they run. It is the same in every frame at the same step, and so worked out once.
+    fn shifts(&self, ops: &Ops, timestep: f64, class_label: Option<f64>) -> Result<Arc<[Tensor]>> {
+        // nothing panics while it is held
+        let remembered = || self.shifts.lock().unwrap_or_else(PoisonError::into_inner);
+        let moment = (timestep.to_bits(), class_label.map(f64::to_bits));
+        if let Some(known) = remembered().get(&moment) {
+            return Ok(known.clone());
+        }
+        let time = self.embed(ops, timestep, class_label)?;
+        let down = self.down.iter().flat_map(|level| &level.blocks).map(|(block, _)| block);
+        let up = self.up.iter().flat_map(|level| &level.blocks).map(|(block, _)| block);
+        let blocks = down.chain([&self.mid.0, &self.mid.2]).chain(up);
+        let shifts: Arc<[Tensor]> = blocks.map(|block| block.shift(ops, &time)).collect::<Result<_>>()?;
+        // what is made while work is recorded lies in the recording's memory; and what a recording reads must never go
+        let mut remembered = remembered();
+        if cuda::recording(&ops.device)? || remembered.len() == REMEMBERED {
+            return Ok(shifts);
+        }
+        Ok(remembered.entry(moment).or_insert(shifts).clone())
     }
 
     /// `silu` of the embedded timestep and class label, `(1, time)`: every ResNet block begins with it.

@@ -37,12 +37,16 @@ impl ResnetBlock {
         })
     }
 
-    /// `x` and `skip` are `(b, channels, h, w)`, together `inputs`; `time` is `silu` of the embedding, `(1, time)`.
-    pub fn forward(&self, ops: &Ops, x: &Tensor, skip: Option<&Tensor>, time: &Tensor) -> Result<Tensor> {
+    /// What the block adds for a timestep, `(1, outputs)`; `time` is `silu` of the embedding, `(1, time)`.
+    pub fn shift(&self, ops: &Ops, time: &Tensor) -> Result<Tensor> {
+        Ok(ops.linear(&self.time_emb_proj, time, None)?)
+    }
+
+    /// `x` and `skip` are `(b, channels, h, w)`, together `inputs`; `shift` is what [`shift`](Self::shift) gave.
+    pub fn forward(&self, ops: &Ops, x: &Tensor, skip: Option<&Tensor>, shift: &Tensor) -> Result<Tensor> {
         let joined = skip.map(|skip| join_channels(x, skip)).transpose()?;
         let x = joined.as_ref().unwrap_or(x);
-        let time = ops.linear(&self.time_emb_proj, time, None)?;
-        let time = time.broadcast_as((x.dim(0)?, time.dim(1)?))?.contiguous()?;
+        let time = shift.broadcast_as((x.dim(0)?, shift.dim(1)?))?.contiguous()?;
         let y = ops.group_norm(&self.norm1, x)?;
         let y = ops.conv2d(&self.conv1, Conv2dInput { shift: Some(&time), ..(&y).into() })?;
         let y = ops.group_norm(&self.norm2, &y)?;
