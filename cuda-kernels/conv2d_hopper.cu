@@ -21,11 +21,11 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
         prefetch_map(&p.weight);
         for (int i = 0; i < STAGES; i++) {
             mbarrier_init(full + i * 8, 1);
-            mbarrier_init(empty + i * 8, GROUPS * p.share);
+            mbarrier_init(empty + i * 8, GROUPS);
         }
         mbarrier_init_fence();
     }
-    own.meet_sharers(p);
+    __syncthreads();
 
     if (warp == CONSUMERS / 32) {
         if (tid == CONSUMERS) {
@@ -39,7 +39,7 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
             // behind the last channel of a tap come the next tap's weights, and zeros for pixels
             auto weights = [&](const Chunk& c, int slot) {
                 const int channel = c.at < x_chunks ? c.at * 64 : p.channels + (c.at - x_chunks) * 64;
-                own.copy_weights(p, stages + slot * STAGE + PIXELS, c.tap * (p.channels + p.skip_channels) + channel, full + slot * 8);
+                copy_box_2d(stages + slot * STAGE + PIXELS, &p.weight, c.tap * (p.channels + p.skip_channels) + channel, own.first_output, full + slot * 8);
             };
             auto pixels = [&](const Chunk& c, int slot) {
                 const bool in_x = c.at < x_chunks;
@@ -84,7 +84,7 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
             if (i > 0) {
                 // the products before these are done: their stage is free
                 wgmma_wait<1>();
-                own.release_weights(p, empty + (slot == 0 ? STAGES - 1 : slot - 1) * 8);
+                if (tid % 128 == 0) mbarrier_arrive(empty + (slot == 0 ? STAGES - 1 : slot - 1) * 8);
             }
             if (++slot == STAGES) slot = 0, parity ^= 1;
         }
@@ -107,7 +107,6 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
     TILE(T, NAME, 1, 32, 8)                                                                                                      \
     TILE(T, NAME, 1, 64, 6)                                                                                                      \
     TILE(T, NAME, 1, 96, 5)                                                                                                      \
-    TILE(T, NAME, 1, 192, 3)                                                                                                     \
     TILE(T, NAME, 2, 64, 4)                                                                                                      \
     TILE(T, NAME, 2, 96, 3)                                                                                                      \
     TILE(T, NAME, 2, 128, 3)                                                                                                     \

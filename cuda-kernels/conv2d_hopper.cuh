@@ -3,10 +3,6 @@
 //   y[pixel][o] = act(sum_k patch[pixel][k] · w[o][k] + bias[o] + shift[sample][o]) + residual[pixel][o]
 //
 // A block has a box of 64 pixels for each of its warp groups, and N outputs. One more warp asks for memory.
-//
-// A cluster of blocks is `share` along x, which have the same outputs and steps and other pixels, by `splits` along z. Each of those that share
-// asks for a part of their common weights and has it brought to all of them: the second-level cache is what these layers wait for, and
-// weights cross it once for the cluster.
 #pragma once
 #include "hopper.cuh"
 
@@ -24,7 +20,6 @@ struct Conv2dHopperParams {
     int channels, skip_channels;
     int kernel, padding;
     int steps, steps_per_split, splits;  // of 64 channels of one tap
-    int share;                           // blocks that share their weights: 1, 2 or 4
     int box_bits;                        // a box is 2^box_bits pixels wide
     int boxes_x, boxes_y;                  // boxes in a picture
     int activation;
@@ -67,39 +62,13 @@ template <int GROUPS, int N> struct Place {
     static constexpr int COLUMNS = N / VECTOR, TURNS = PIXELS * COLUMNS / CONSUMERS;
     static_assert(PIXELS * COLUMNS % CONSUMERS == 0, "all threads finish as much");
     int split, first, count;  // steps
-    int first_rank;           // in the cluster, of the blocks that share this one's weights
     int sample, first_x, first_y, first_output;
 
     __device__ __forceinline__ explicit Place(const Conv2dHopperParams& p) {
         split = blockIdx.z, first = split * p.steps_per_split, count = min(p.steps_per_split, p.steps - first);
-        first_rank = split * p.share;
         const int boxes = p.boxes_x * p.boxes_y, box = blockIdx.x % boxes;
         sample = blockIdx.x / boxes;
         first_x = box % p.boxes_x << p.box_bits, first_y = box / p.boxes_x * (PIXELS >> p.box_bits), first_output = blockIdx.y * N;
-    }
-
-    // All threads, once the barriers are set up: before that no other block may touch them.
-    __device__ __forceinline__ void meet_sharers(const Conv2dHopperParams& p) const {
-        if (p.share > 1) cluster_sync();
-        else __syncthreads();
-    }
-    // One thread: N rows of weights, from this column on.
-    __device__ __forceinline__ void copy_weights(const Conv2dHopperParams& p, uint32_t to, int column, uint32_t barrier) const {
-        if (p.share == 1) {
-            copy_box_2d(to, &p.weight, column, first_output, barrier);
-        } else {
-            const int rows = N / p.share, part = static_cast<int>(blockIdx.x) % p.share * rows;
-            copy_box_2d_to_all(to + part * 128, &p.weight, column, first_output + part, barrier, ((1 << p.share) - 1) << first_rank);
-        }
-    }
-    // A warp group has read the weights for which `barrier` stands: whoever brings more to this place must know.
-    __device__ __forceinline__ void release_weights(const Conv2dHopperParams& p, uint32_t barrier) const {
-        const int thread = threadIdx.x % 128;
-        if (p.share == 1) {
-            if (thread == 0) mbarrier_arrive(barrier);
-        } else if (thread < p.share) {
-            mbarrier_arrive_there(of_block(barrier, first_rank + thread));
-        }
     }
 
     // What a thread finishes in a turn: eight outputs of a pixel. The blocks of a cluster have a share of the rows each.
@@ -140,7 +109,6 @@ template <int GROUPS, int N> struct Place {
     template <typename T> __device__ __forceinline__ void finish(const Conv2dHopperParams& p, uint32_t sums, const float* biases, uint4 residual) const {
         if (p.splits > 1) cluster_sync();
         else __syncthreads();
-        const int rank = static_cast<int>(blockIdx.x) % p.share;
         if (threadIdx.x < CONSUMERS) {
             // not unrolled: code that is run once waits for memory, line after line
 #pragma unroll 1
@@ -152,7 +120,7 @@ template <int GROUPS, int N> struct Place {
                 const uint32_t from = sums + (piece.row * ROW + piece.output - first_output) * 4;
                 float v[VECTOR] = {};
                 for (int s = 0; s < p.splits; s++) {
-                    const uint32_t there = p.splits > 1 ? of_block(from, s * p.share + rank) : from;
+                    const uint32_t there = p.splits > 1 ? of_block(from, s) : from;
                     const float4 low = load_cluster(there), high = load_cluster(there + 16);
                     v[0] += low.x, v[1] += low.y, v[2] += low.z, v[3] += low.w;
                     v[4] += high.x, v[5] += high.y, v[6] += high.z, v[7] += high.w;
@@ -160,8 +128,8 @@ template <int GROUPS, int N> struct Place {
                 finish8<T>(p, piece.pixel, sample, piece.output, v, biases + piece.output - first_output, now);
             }
         }
-        // nobody leaves while others read its sums or arrive at its barriers
-        if (p.splits * p.share > 1) cluster_sync();
+        // nobody leaves while others read its sums
+        if (p.splits > 1) cluster_sync();
     }
 };
 

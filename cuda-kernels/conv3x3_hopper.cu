@@ -25,7 +25,7 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
         prefetch_map(&p.weight);
         for (int i = 0; i < STAGES; i++) {
             mbarrier_init(full + i * 8, 1);
-            mbarrier_init(empty + i * 8, GROUPS * p.share);
+            mbarrier_init(empty + i * 8, GROUPS);
         }
         for (int i = 0; i < IMAGES; i++) {
             mbarrier_init(image_full + i * 8, 1);
@@ -33,7 +33,7 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
         }
         mbarrier_init_fence();
     }
-    own.meet_sharers(p);
+    __syncthreads();
 
     // steps go through the taps of 64 channels before the next 64
     const int first_chunk = own.first / TAPS, first_tap = own.first % TAPS;
@@ -44,7 +44,7 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
             auto weights = [&](int chunk, int tap, int slot) {
                 const int channel = chunk < x_chunks ? chunk * 64 : p.channels + (chunk - x_chunks) * 64;
                 mbarrier_expect(full + slot * 8, STAGE);
-                own.copy_weights(p, stages + slot * STAGE, tap * all_channels + channel, full + slot * 8);
+                copy_box_2d(stages + slot * STAGE, &p.weight, tap * all_channels + channel, own.first_output, full + slot * 8);
             };
             auto image = [&](int chunk, int slot) {
                 const bool in_x = chunk < x_chunks;
@@ -102,8 +102,10 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
             if (i > 0) {
                 // the products before these are done: their stage is free, and so is their image after its last tap
                 wgmma_wait<1>();
-                own.release_weights(p, empty + (slot == 0 ? STAGES - 1 : slot - 1) * 8);
-                if (tap == 0 && tid % 128 == 0) mbarrier_arrive(image_empty + (at ^ 1) * 8);
+                if (tid % 128 == 0) {
+                    mbarrier_arrive(empty + (slot == 0 ? STAGES - 1 : slot - 1) * 8);
+                    if (tap == 0) mbarrier_arrive(image_empty + (at ^ 1) * 8);
+                }
             }
             if (++tap == TAPS) {
                 tap = 0;
@@ -130,13 +132,11 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
     TILE(T, NAME, 1, 32, 8)                                                                                                      \
     TILE(T, NAME, 1, 48, 10)                                                                                                     \
     TILE(T, NAME, 1, 64, 8)                                                                                                      \
-    TILE(T, NAME, 1, 96, 5)                                                                                                      \
     TILE(T, NAME, 2, 64, 4)                                                                                                      \
     TILE(T, NAME, 2, 96, 3)                                                                                                      \
     TILE(T, NAME, 1, 192, 6)                                                                                                     \
     TILE(T, NAME, 2, 192, 5)                                                                                                     \
     TILE(T, NAME, 1, 32, 16)                                                                                                     \
-    TILE(T, NAME, 1, 64, 18)                                                                                                     \
     TILE(T, NAME, 1, 96, 12)                                                                                                     \
     TILE(T, NAME, 2, 48, 16)                                                                                                     \
     TILE(T, NAME, 2, 64, 14)                                                                                                     \

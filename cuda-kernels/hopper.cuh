@@ -45,14 +45,6 @@ __device__ __forceinline__ void copy_box_4d(uint32_t to, const CUtensorMap* map,
         "l"(map), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(barrier)
         : "memory");
 }
-// The same for every block of the cluster in `blocks`, a bit for each: the box comes to the same place in each one's shared memory, and each one's
-// barrier at this place counts its bytes.
-__device__ __forceinline__ void copy_box_2d_to_all(uint32_t to, const CUtensorMap* map, int c0, int c1, uint32_t barrier, uint16_t blocks) {
-    asm volatile(
-        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;\n" ::"r"(to),
-        "l"(map), "r"(c0), "r"(c1), "r"(barrier), "h"(blocks)
-        : "memory");
-}
 __device__ __forceinline__ void prefetch_map(const CUtensorMap* map) { asm volatile("prefetch.tensormap [%0];\n" ::"l"(map) : "memory"); }
 // So many bytes, a multiple of 16, into the second-level cache.
 __device__ __forceinline__ void prefetch_bulk(const void* global, unsigned bytes) {
@@ -68,10 +60,6 @@ __device__ __forceinline__ uint32_t of_block(uint32_t shared, unsigned rank) {
     uint32_t there;
     asm volatile("mapa.shared::cluster.u32 %0, %1, %2;\n" : "=r"(there) : "r"(shared), "r"(rank));
     return there;
-}
-// Arrives at a barrier of another block, whose place `of_block` gave.
-__device__ __forceinline__ void mbarrier_arrive_there(uint32_t barrier) {
-    asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];\n" ::"r"(barrier) : "memory");
 }
 __device__ __forceinline__ float4 load_cluster(uint32_t shared) {
     float4 v;

@@ -6,8 +6,8 @@ use crate::bench::readiness::{self, Shape};
 use crate::model::{FrameNetwork, ModelSpec, Parameter, Weights};
 use crate::ops::{Ops, cases};
 use crate::stages::StageSet;
-use anyhow::{Result, ensure};
-use candle_core::Device;
+use anyhow::{Result, bail, ensure};
+use candle_core::{DType, Device, Tensor};
 use clap::Args;
 
 /// Checks the stages on this machine, and a network's sizes against what tensor cores want.
@@ -61,6 +61,9 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
     let (set, ops) = StageOptions { weights_dtype, ..arguments.stages.clone() }.install(&device)?;
     let seed = arguments.seed.unwrap_or_else(rand::random);
     say!("Ops through {set}{} on {}, seed {seed}:", weights_dtype.note(), arguments.device);
+    if !device.is_cpu() {
+        say!("More memory than there is: {}; what follows runs all the same.", out_of_memory(&device)?);
+    }
     let mut table = table(&["case", "run by", "largest error", "allowed", ""], 2);
     let (mut checked, mut wrong) = (0, 0);
     for case in cases::all().into_iter().chain(cases::drawn(arguments.random.into(), seed)) {
@@ -78,6 +81,15 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
 
     readiness_report(arguments, &set, &*network, &shapes.asked())?;
     Ok(if wrong == 0 { Verdict::Passed } else { Verdict::Failed })
+}
+
+/// What is said where a GPU is asked for more memory than it has: an error, after which it must go on.
+fn out_of_memory(device: &Device) -> Result<String> {
+    const FAR_TOO_MUCH: usize = 1 << 42;
+    match Tensor::zeros(FAR_TOO_MUCH, DType::U8, device) {
+        Ok(_) => bail!("{FAR_TOO_MUCH} bytes were promised, which no GPU has: results from here cannot be trusted"),
+        Err(e) => Ok(e.to_string().lines().next().unwrap_or_default().to_owned()),
+    }
 }
 
 fn readiness_report(

@@ -49,18 +49,24 @@ impl Attention for Reference {
         if q.device().is_cpu() {
             expect_room([batch, heads, queries, k.dim(2)?], q.dtype().size_in_bytes())?;
         }
-        let (keys, values) = (k.transpose(2, 3)?.contiguous()?, v.contiguous()?);
-        let rows = |q: &Tensor| {
-            let weights = (q.contiguous()?.matmul(&keys)? * scale)?;
-            candle_nn::ops::softmax_last_dim(&weights)?.matmul(&values)
-        };
-        let most = if q.device().is_cpu() { queries } else { queries_at_a_time(batch * heads * k.dim(2)?) };
-        if queries <= most {
-            return rows(q);
-        }
-        let parts = (0..queries).step_by(most).map(|from| rows(&q.narrow(2, from, most.min(queries - from))?));
-        Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 2)
+        plain([q, k, v], scale, Ok)
     }
+}
+
+/// The definition, with `stored` between the softmax and the second product.
+pub(super) fn plain([q, k, v]: [&Tensor; 3], scale: f64, stored: impl Fn(Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    let (batch, heads, queries, _) = q.dims4()?;
+    let (keys, values) = (k.transpose(2, 3)?.contiguous()?, v.contiguous()?);
+    let rows = |q: &Tensor| {
+        let weights = (q.contiguous()?.matmul(&keys)? * scale)?;
+        stored(candle_nn::ops::softmax_last_dim(&weights)?)?.matmul(&values)
+    };
+    let most = if q.device().is_cpu() { queries } else { queries_at_a_time(batch * heads * k.dim(2)?) };
+    if queries <= most {
+        return rows(q);
+    }
+    let parts = (0..queries).step_by(most).map(|from| rows(&q.narrow(2, from, most.min(queries - from))?));
+    Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 2)
 }
 
 /// Each query has so many values in the matrix.

@@ -121,6 +121,16 @@ impl Ops {
     }
 }
 
+impl Ops {
+    /// Whether what runs now is being recorded: tensors made now belong to the recording, and must not outlive it.
+    ///
+    /// # Errors
+    /// An earlier error of the device.
+    pub fn recording(&self) -> Result<bool> {
+        crate::cuda::recording(&self.device)
+    }
+}
+
 /// An op's weights as the slot that will run them prepared them, and the layer's name in the checkpoint.
 pub struct Layer<K: ?Sized> {
     name: String,

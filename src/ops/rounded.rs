@@ -2,7 +2,7 @@
 //!
 //! Written apart from the stages that store halves, so that none of them is its own judge.
 use super::Ops;
-use super::attention::Attention;
+use super::attention::{self, Attention};
 use super::conv2d::{Conv2d, Conv2dInput, Conv2dKernel, Conv2dParams};
 use super::geglu::{Geglu, GegluKernel, GegluParams};
 use super::group_norm::{GroupNorm, GroupNormKernel, GroupNormParams};
@@ -57,7 +57,9 @@ impl Attention for Rounded<Arc<dyn Attention>> {
     }
 
     fn run(&self, q: &Tensor, k: &Tensor, v: &Tensor, scale: f64) -> Result<Tensor> {
-        self.round(&self.0.run(&self.round(q)?, &self.round(k)?, &self.round(v)?, scale)?)
+        let [q, k, v] = [self.round(q)?, self.round(k)?, self.round(v)?];
+        // the weights too: they are an operand of the second product
+        self.round(&attention::plain([&q, &k, &v], scale, |weights| self.round(&weights))?)
     }
 }
 

@@ -7,8 +7,6 @@ use serde::{Deserialize, Serialize};
 
 /// Channels of a step: 128 bytes of a pixel, as far as the swizzle of shared memory reaches.
 const CHUNK: usize = 64;
-/// Rows of 128 bytes after which the swizzle of shared memory repeats.
-const SWIZZLED_ROWS: usize = 8;
 /// Blocks of a cluster at most, on every card.
 const WIDEST_CLUSTER: usize = 8;
 
@@ -35,11 +33,10 @@ const fn tile(kind: Kind, groups: usize, outputs: usize, stages: usize) -> Tile 
 }
 
 /// As in the two files.
-const TILES: [Tile; 26] = [
+const TILES: [Tile; 23] = [
     tile(Kind::Conv2d, 1, 32, 8),
     tile(Kind::Conv2d, 1, 64, 6),
     tile(Kind::Conv2d, 1, 96, 5),
-    tile(Kind::Conv2d, 1, 192, 3),
     tile(Kind::Conv2d, 2, 64, 4),
     tile(Kind::Conv2d, 2, 96, 3),
     tile(Kind::Conv2d, 2, 128, 3),
@@ -51,13 +48,11 @@ const TILES: [Tile; 26] = [
     tile(Kind::Conv3x3, 1, 32, 8),
     tile(Kind::Conv3x3, 1, 48, 10),
     tile(Kind::Conv3x3, 1, 64, 8),
-    tile(Kind::Conv3x3, 1, 96, 5),
     tile(Kind::Conv3x3, 2, 64, 4),
     tile(Kind::Conv3x3, 2, 96, 3),
     tile(Kind::Conv3x3, 1, 192, 6),
     tile(Kind::Conv3x3, 2, 192, 5),
     tile(Kind::Conv3x3, 1, 32, 16),
-    tile(Kind::Conv3x3, 1, 64, 18),
     tile(Kind::Conv3x3, 1, 96, 12),
     tile(Kind::Conv3x3, 2, 48, 16),
     tile(Kind::Conv3x3, 2, 64, 14),
@@ -132,8 +127,6 @@ pub(super) struct Plan {
     tile: usize,
     splits: usize,
     steps_per_split: usize,
-    /// Blocks that share the weights which each of them brings a part of.
-    share: usize,
     boxes: Boxes,
 }
 
@@ -177,16 +170,11 @@ impl Plan {
             .filter(|(_, t)| t.kind == Kind::Conv2d || shape.three_by_three)
             .flat_map(|(tile, t)| {
                 let boxes = t.boxes(shape.width, shape.height);
-                let across = shape.batch * boxes.across * boxes.down;
-                let clusters = [1, 2, 4, WIDEST_CLUSTER].map(|splits| [1, 2, 4].map(|share| (splits, share)));
-                clusters.into_iter().flatten().filter_map(move |(splits, share)| {
+                [1, 2, 4, WIDEST_CLUSTER].into_iter().filter_map(move |splits| {
                     let steps_per_split = shape.steps.div_ceil(splits);
-                    // each block of a cluster must have work, and whole swizzles of the weights to bring
-                    let fits = shape.steps.div_ceil(steps_per_split) == splits
-                        && splits * share <= WIDEST_CLUSTER
-                        && across.is_multiple_of(share)
-                        && (t.outputs / share).is_multiple_of(SWIZZLED_ROWS);
-                    fits.then_some(Self { tile, splits, steps_per_split, share, boxes })
+                    // each block of a cluster must have work
+                    let fits = shape.steps.div_ceil(steps_per_split) == splits;
+                    fits.then_some(Self { tile, splits, steps_per_split, boxes })
                 })
             })
             .collect();
@@ -216,7 +204,7 @@ impl Plan {
             Kind::Conv2d => pixels,
             Kind::Conv3x3 => width * height / 9,
         };
-        let bytes = ((pixels + tile.outputs / self.share) * CHUNK * 2) as f64;
+        let bytes = ((pixels + tile.outputs) * CHUNK * 2) as f64;
         let loads = (blocks * steps * bytes / cost::LOADS).max(waves * steps * bytes * together / cost::LOADS_ONE);
         let meeting = if self.splits > 1 { cost::CLUSTER + cost::BLOCK * self.splits as f64 } else { 0.0 };
         let store = cost::STORE * (tile.pixels() * tile.outputs) as f64 / (64.0 * 96.0);
@@ -264,7 +252,6 @@ struct Conv2dHopperParams {
     steps: i32,
     steps_per_split: i32,
     splits: i32,
-    share: i32,
     box_bits: i32,
     boxes_x: i32,
     boxes_y: i32,
@@ -345,8 +332,7 @@ impl Hopper {
         };
         let x = pixels(layer.x)?;
         let dims = [values.dim(1)?, outputs];
-        let boxes = [CHUNK, tile.outputs / plan.share];
-        let weight = cuda::tensor_map(cuda::address(values)?, values.dtype(), &dims, &boxes)?;
+        let weight = cuda::tensor_map(cuda::address(values)?, values.dtype(), &dims, &[CHUNK, tile.outputs])?;
         let int = |n: usize| i32::try_from(n).map_err(candle_core::Error::wrap);
         let params = Conv2dHopperParams {
             x,
@@ -368,7 +354,6 @@ impl Hopper {
             steps: int(steps)?,
             steps_per_split: int(plan.steps_per_split)?,
             splits: int(plan.splits)?,
-            share: int(plan.share)?,
             box_bits: plan.boxes.bits.cast_signed(),
             boxes_x: int(plan.boxes.across)?,
             boxes_y: int(plan.boxes.down)?,
@@ -383,7 +368,7 @@ impl Hopper {
             blocks: [across as u32, down as u32, plan.splits as u32],
             threads: tile.threads(),
             shared: tile.shared(),
-            cluster: [plan.share as u32, 1, plan.splits as u32],
+            cluster: [1, 1, plan.splits as u32],
         };
         // SAFETY: each address is that of a tensor whose shape and type was checked, and the maps are of the boxes that the tile takes.
         unsafe { self.tiles[plan.tile].0.launch(grid, params) }
@@ -401,7 +386,7 @@ mod tests {
     use super::*;
 
     /// Blocks of each tile that a processor of an H100 holds.
-    const RESIDENT: [u32; 26] = [2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 1, 1, 2, 1, 1, 1, 1, 1];
+    const RESIDENT: [u32; 23] = [2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 1, 1, 2, 1, 1, 1, 1];
 
     fn best(shape: Shape) -> Plan {
         Plan::ranked(shape, 132, &RESIDENT)[0]
@@ -431,15 +416,11 @@ mod tests {
                         Plan::ranked(Shape { batch: 1, height, width, outputs, steps, three_by_three }, 132, &RESIDENT);
                     for plan in plans {
                         assert!(
-                            plan.splits * plan.share <= WIDEST_CLUSTER
-                                && (plan.splits - 1) * plan.steps_per_split < steps,
+                            plan.splits <= WIDEST_CLUSTER && (plan.splits - 1) * plan.steps_per_split < steps,
                             "{plan:?}"
                         );
                         assert!(plan.splits * plan.steps_per_split >= steps, "{plan:?}");
                         assert_eq!(64 % plan.splits, 0, "rows of a tile are shared out evenly");
-                        let across = plan.boxes.across * plan.boxes.down;
-                        assert_eq!(across % plan.share, 0, "whole clusters: {plan:?}");
-                        assert_eq!(TILES[plan.tile].outputs / plan.share % 8, 0, "whole swizzles: {plan:?}");
                     }
                 }
             }

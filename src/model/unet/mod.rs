@@ -8,7 +8,6 @@ mod transformer;
 
 pub use config::{ClassEmbedType, DownBlockType, MidBlockType, PerLevel, UNetConfig, UpBlockType};
 
-use crate::cuda;
 use crate::model::Scope;
 use crate::ops::conv2d::Conv2dKernel;
 use crate::ops::group_norm::GroupNormKernel;
@@ -204,7 +203,7 @@ impl UNet {
         let shifts: Arc<[Tensor]> = blocks.map(|block| block.shift(ops, &time)).collect::<Result<_>>()?;
         // what is made while work is recorded lies in the recording's memory; and what a recording reads must never go
         let mut remembered = remembered();
-        if cuda::recording(&ops.device)? || remembered.len() == REMEMBERED {
+        if ops.recording()? || remembered.len() == REMEMBERED {
             return Ok(shifts);
         }
         Ok(remembered.entry(moment).or_insert(shifts).clone())
