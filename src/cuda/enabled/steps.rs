@@ -264,10 +264,12 @@ fn kernel(node: CUgraphNode, arena: &Arena) -> Result<Launch> {
         launch.arguments.push(unsafe { words(bytes, size) });
     } else {
         let (mut offset, mut size) = (0usize, 0usize);
-        // SAFETY: the driver writes two numbers; beyond the last argument it says that there is none.
-        while unsafe { sys::cuFuncGetParamInfo(function, launch.arguments.len(), &raw mut offset, &raw mut size) }
-            .result()
-            .is_ok()
+        // ours take one argument; of others, the driver says beyond the last that there is none, which tools that look on report as an error
+        // SAFETY: the driver writes two numbers.
+        while !(launch.own && launch.arguments.len() == 1)
+            && unsafe { sys::cuFuncGetParamInfo(function, launch.arguments.len(), &raw mut offset, &raw mut size) }
+                .result()
+                .is_ok()
         {
             // SAFETY: the node has a pointer to each of the kernel's arguments, which is so many bytes long.
             let argument = unsafe { words((*p.kernelParams.add(launch.arguments.len())).cast_const().cast(), size) };
