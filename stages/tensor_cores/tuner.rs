@@ -70,6 +70,9 @@ struct Kept {
     choices: Vec<(Work, Choice)>,
 }
 
+/// Runs a choice with the given weights, and fetches those of the next layer ahead.
+type Run<'a> = dyn Fn(Choice, &Tensor, Option<&Tensor>) -> Result<()> + 'a;
+
 #[derive(Default)]
 struct Known {
     choices: HashMap<Work, Choice>,
@@ -109,7 +112,7 @@ impl Tuner {
         input: &Tensor,
         weights: &Tensor,
         candidates: &dyn Fn() -> Vec<Choice>,
-        run: &dyn Fn(Choice, &Tensor, Option<&Tensor>) -> Result<()>,
+        run: &Run<'_>,
     ) -> Result<Choice> {
         if let Some(choice) = lock(&self.known).choices.get(&work) {
             return Ok(*choice);
@@ -154,12 +157,7 @@ impl Tuner {
 
     /// Of the finalists the one that is fastest where launches follow each other as in a recorded frame: what counts there is when the
     /// next may begin, and how much of its weights it finds in the second-level cache.
-    fn fastest_in_turns(
-        &self,
-        weights: &Tensor,
-        finalists: &[Choice],
-        run: &dyn Fn(Choice, &Tensor, Option<&Tensor>) -> Result<()>,
-    ) -> Result<Option<Choice>> {
+    fn fastest_in_turns(&self, weights: &Tensor, finalists: &[Choice], run: &Run<'_>) -> Result<Option<Choice>> {
         // each turn has weights of its own, which come from memory, or as many as the cache cannot hold
         let bytes = weights.elem_count() * weights.dtype().size_in_bytes();
         let count = EVICTION.div_ceil(bytes.max(1)).min(TURNS);
