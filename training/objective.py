@@ -99,13 +99,16 @@ def sample_into(noisy, t, model, rows, count, condition):
 
 
 def huber(x, delta=0.1):
-    """Quadratic below `delta`, linear above: the mean where it is nearly right, the median where it must choose."""
+    """Quadratic (5 x^2) below `delta`, linear above: the mean where it is nearly right, the median where it must choose.
+
+    The median outvotes sparse fine strokes by what surrounds them; a greater `delta` lets them count.
+    """
     size = x.abs()
-    return torch.where(size < delta, 0.5 * size * size / delta, size - 0.5 * delta)
+    return torch.where(size < delta, 0.5 * size * size, delta * (size - 0.5 * delta)) / 0.1
 
 
-def loss_of(drawn, target, t, first):
-    """Per-sample loss (b,).
+def loss_of(drawn, target, t, first, delta=0.1, slopes=0.5):
+    """Per-sample loss (b,); `delta` is that of `huber`, `slopes` the slopes' weight.
 
     Pixels (Huber), slopes between neighbours (so that lines stay sharp), and averages over 4 and 16 pixels (so that
     colour, the thing that drifts, weighs more than its few low frequencies would). All timesteps weigh the same, for
@@ -113,18 +116,18 @@ def loss_of(drawn, target, t, first):
     yet weigh less, since most of their loss is chance.
     """
     error = drawn - target
-    parts = huber(error).mean((1, 2, 3))
+    parts = huber(error, delta).mean((1, 2, 3))
     for axis in (2, 3):
-        parts = parts + 0.5 * error.diff(dim=axis).abs().mean((1, 2, 3))
+        parts = parts + slopes * error.diff(dim=axis).abs().mean((1, 2, 3))
     for cell in (4, 16):
         parts = parts + 0.5 * F.avg_pool2d(error, cell).abs().mean((1, 2, 3))
     return parts * torch.where(first & (t > 800), 0.35, 1.0)
 
 
-def train_step(model, streams, rows, entries):
+def train_step(model, streams, rows, entries, **loss):
     """One forward pass over all streams: the loss to descend, and what to log.
 
-    `rows` is what `sampled_rows` gave; `entries` of the memory's entries are read.
+    `rows` is what `sampled_rows` gave; `entries` of the memory's entries are read; `loss` goes to `loss_of`.
     """
     frame = streams.next()
     n, device = len(frame), frame.device
@@ -138,7 +141,7 @@ def train_step(model, streams, rows, entries):
     for count, some in rows.items():
         sample_into(noisy, t, model, some, count, (frame, newer, older, h, tokens))
     drawn = model(noisy, t, frame, newer, older, h, tokens)
-    losses = loss_of(drawn, target, t, first) * streams.begun
+    losses = loss_of(drawn, target, t, first, **loss) * streams.begun
     # A frame drawn without history may be in another palette than the teacher's, and one drawn from a trusted history is
     # as odd as that was: neither must become history.
     known = (~first & streams.begun).float()

@@ -46,10 +46,15 @@ class Photographs:
 
 
 class Scenes:
-    """A batch of endless synthetic streams of one frame size; `advance` moves each on by one frame."""
+    """A batch of endless synthetic streams of one frame size; `advance` moves each on by one frame.
 
-    def __init__(self, photographs, count, height, width):
+    `closest` is the fewest pixels of a tile per pixel drawn: below 1 a photograph is enlarged and has no finest detail.
+    `noisy` is the share of the scenes with noise of up to `noise`, `soft` the share that compression has softened.
+    """
+
+    def __init__(self, photographs, count, height, width, closest=0.7, noisy=0.5, noise=0.06, soft=0.3):
         self.photographs, self.count, self.size = photographs, count, (height, width)
+        self.closest, self.noisy, self.noise, self.soft = closest, noisy, noise, soft
         self.device = photographs.atlas.device
         # Which streams smear depends on the place in the batch alone: their frames cost three.
         self.smeared = torch.arange(0, count, 7, device=self.device)
@@ -73,8 +78,8 @@ class Scenes:
 
     def _draw(self):
         n, side, one = self.count, min(self.size), torch.ones(self.count, device=self.device)
-        widest = math.log(0.95 * TILE / max(self.size))
-        scale = torch.exp(math.log(0.7) + (widest - math.log(0.7)) * self._uniform((n,)).sqrt())
+        closest, widest = math.log(self.closest), math.log(0.95 * TILE / max(self.size))
+        scale = torch.exp(closest + (widest - closest) * self._uniform((n,)).sqrt())
         speed = self._some(0.85, torch.exp(self._uniform((n, 1), math.log(0.15), math.log(4.0)))) * scale.view(n, 1)
         pan = self._wave(torch.ones(n, 2, device=self.device), 400, 50)
         pan[..., 0] = speed / pan[..., 1]
@@ -105,8 +110,8 @@ class Scenes:
             "patch": self._uniform((*shape, 2), 0, TILE),
             "grain": torch.exp(self._uniform(shape, math.log(0.7), math.log(3.0))),
             "exposure": self._wave(self._some(0.5, self._uniform((n,), 0, 0.25)), 250, 30),
-            "noise": self._some(0.5, self._uniform((n,), 0, 0.06)),
-            "soft": self._some(0.3, self._uniform((n,), 0.3, 1.0)),
+            "noise": self._some(self.noisy, self._uniform((n,), 0, self.noise)),
+            "soft": self._some(self.soft, self._uniform((n,), 0.3, 1.0)),
             "chroma": self._some(0.35, one),
             "flat": self._some(0.02, one),
         }

@@ -17,12 +17,15 @@ LIFE = 120  # frames, on average
 REWEIGH = 1 / 60  # chance per frame that the viewer moves the strength or the mix
 
 
-def places(n, device):
-    """The styles of each place in the batch, first and second (n,): `none` is the second for four places in five."""
-    index, count = torch.arange(n, device=device), len(STYLES) - 1
-    first = 1 + index % count
-    other = 1 + (first + index // (7 * count) % (count - 1)) % count
-    return first, torch.where(index // count % 7 == 0, other, 0)
+def places(n, device, turns=STYLES[1:]):
+    """The styles of each place in the batch, first and second (n,): `none` is the second for six places in seven.
+
+    `turns` names the styles that come first, place by place, over and over.
+    """
+    index, count, length = torch.arange(n, device=device), len(STYLES) - 1, len(turns)
+    first = torch.tensor([STYLES.index(name) for name in turns], device=device)[index % length]
+    other = 1 + (first + index // (7 * length) % (count - 1)) % count
+    return first, torch.where(index // length % 7 == 0, other, 0)
 
 
 def draw_shares(second):
@@ -53,14 +56,15 @@ def corrupted(x, amount):
 class Streams:
     """A batch of streams of one frame size with their targets, histories and memories.
 
-    Everything that lasts is kept in place, and no value decides what is computed: see `scenes.py`.
+    Everything that lasts is kept in place, and no value decides what is computed: see `scenes.py`. `turns` are those of
+    `places`, `scenes` what `Scenes` shall have other than by default.
     """
 
-    def __init__(self, photographs, count, height, width):
-        self.scenes = Scenes(photographs, count, height, width)
+    def __init__(self, photographs, count, height, width, turns=STYLES[1:], scenes=None):
+        self.scenes = Scenes(photographs, count, height, width, **(scenes or {}))
         self.device = self.scenes.device
         styles, rows = len(STYLES), torch.arange(count, device=self.device)
-        self.first, self.second = places(count, self.device)
+        self.first, self.second = places(count, self.device, turns)
         self.rows = [((self.first == i) | (self.second == i)).nonzero().squeeze(1) for i in range(1, styles)]
         self.place = rows
         self.share = draw_shares(self.second)

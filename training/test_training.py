@@ -1,15 +1,22 @@
 """What the recipe relies on: run with `python3 -m unittest` in this folder, a few seconds."""
 
+import math
 import pathlib
 import tempfile
 import unittest
 
 import torch
+from safetensors import safe_open
 
 import checkpoint
+from average import average
 from live import LiveModel, Stream, step_times
-from streams import draw_shares, places
+from objective import huber, train_step
+from photos import TILE
+from scenes import Photographs
+from streams import Streams, draw_shares, places
 from teacher import DRAW, PALETTE_COUNT, PHASES, STYLES, palette_table, teach
+from train import PROFILES, rate_at
 
 
 def picture(size=96, seed=0):
@@ -107,15 +114,64 @@ class Model(unittest.TestCase):
 
     def test_every_style_is_taught(self):
         """Each style is drawn alone and beside others, at every strength, and never beside itself."""
-        torch.manual_seed(0)
-        first, second = places(768, torch.device("cpu"))
-        share = draw_shares(second)
-        self.assertFalse(bool((first == second).any()))
-        for style in range(1, len(STYLES)):
-            alone = (first == style) & (second == 0)
-            for some in (alone & (share == 1), alone & (share == 0), alone & (share > 0) & (share < 1)):
-                self.assertGreater(int(some.sum()), 2, STYLES[style])
-            self.assertGreater(int(((second == style) & (share < 1)).sum()), 5, STYLES[style])
+        for name, profile in PROFILES.items():
+            torch.manual_seed(0)
+            turns = profile.get("turns", STYLES[1:])
+            first, second = places(768, torch.device("cpu"), turns)
+            share = draw_shares(second)
+            self.assertFalse(bool((first == second).any()))
+            for style in range(1, len(STYLES)):
+                alone = (first == style) & (second == 0)
+                for some in (alone & (share == 1), alone & (share == 0), alone & (share > 0) & (share < 1)):
+                    # A style that has one turn of many is seldom drawn at nothing.
+                    self.assertGreater(int(some.sum()), 0 if "turns" in profile else 2, (name, STYLES[style]))
+                self.assertGreater(int(((second == style) & (share < 1)).sum()), 5, (name, STYLES[style]))
+            if "turns" in profile:
+                self.assertEqual(math.gcd(len(turns), 20 * 7), 1, name)
+
+    def test_first_training_is_as_before(self):
+        """What fine-tuning changed is a profile's affair: without one, each style in turn and the loss as it was."""
+        index, device = torch.arange(768), torch.device("cpu")
+        first, second = places(768, device)
+        self.assertTrue(torch.equal(first, 1 + index % 6))
+        self.assertTrue(torch.equal(second, torch.where(index // 6 % 7 == 0, 1 + (first + index // 42 % 5) % 6, 0)))
+        x = torch.linspace(-2, 2, 401)
+        before = torch.where(x.abs() < 0.1, 0.5 * x * x / 0.1, x.abs() - 0.05)
+        self.assertTrue(torch.allclose(huber(x), before, atol=1e-6))
+        self.assertEqual(rate_at({"rate": 1.0, "plan": {"forcing": 1.0}}, 1.0, 300), 0.05)
+        self.assertFalse({"loss", "scenes", "turns", "last"} & (PROFILES["h100"].keys() | PROFILES["cpu"].keys()))
+
+    def test_fine_tuning(self):
+        """Its profiles' constants arrive where they are used."""
+        tiles = (torch.rand(2, 3, TILE, TILE, generator=torch.Generator().manual_seed(0)) * 255).byte()
+        photographs, profile = Photographs(tiles, torch.device("cpu")), PROFILES["finetune"]
+        fine = {name: profile[name] for name in ("turns", "scenes")}
+        model, losses = LiveModel(STYLES), []
+        for given, loss, closest, noise in (({}, {}, 0.7, 0.06), (fine, {}, 0.9, 0.05), (fine, profile["loss"], 0.9, 0.05)):
+            torch.manual_seed(0)
+            streams = Streams(photographs, 11, 64, 64, **given)
+            self.assertGreater(float(streams.scenes.state["scale"].min()), closest - 1e-4)
+            self.assertLessEqual(float(streams.scenes.state["noise"].max()), noise)
+            with torch.no_grad():
+                for _ in range(2):  # the first frames are the teacher's and have no loss
+                    last = float(train_step(model, streams, {}, 0, **loss)[0])
+            losses.append(last)
+        self.assertEqual([int((streams.first == STYLES.index(name)).sum()) for name in ("ink", "oil", "frost")], [3, 2, 1])
+        self.assertGreater(abs(losses[1] - losses[2]), 0.01)
+
+    def test_average(self):
+        """Half of each, rounded once, with what the first file says of itself."""
+        a, b = LiveModel(STYLES), LiveModel(STYLES)
+        with tempfile.TemporaryDirectory() as folder:
+            paths = [str(pathlib.Path(folder) / name) for name in ("a", "b", "out")]
+            a.save(paths[0])
+            b.save(paths[1])
+            average(*paths)
+            with safe_open(paths[0], "pt") as first, safe_open(paths[2], "pt") as out:
+                self.assertEqual(first.metadata(), out.metadata())
+            a, b, out = (LiveModel.load(path).state_dict() for path in paths)
+        for name, value in out.items():
+            self.assertTrue(torch.equal(value, ((a[name] + b[name]) / 2).half().float()), name)
 
 
 if __name__ == "__main__":

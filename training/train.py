@@ -1,6 +1,7 @@
-"""Trains the live model: diffusion forcing, then rollouts on its own outputs, then few-step sampling.
+"""Trains the live model: diffusion forcing, then rollouts on its own outputs, then few-step sampling; or fine-tunes it.
 
     python3 train.py --photos photos/photos.zip --out runs/live --minutes 8.5 [--resume] [--profile h100|cpu]
+    python3 train.py --weights runs/live/live.safetensors --profile finetune --out runs/fine --minutes 8.7
 
 A run stops after `--minutes` and leaves everything needed to go on with `--resume`. Which stage it is in follows from
 the minutes trained so far and the profile's plan, so the whole recipe is the same command over and over. It writes
@@ -28,12 +29,36 @@ from teacher import STYLES, teach
 from trainer import Trainer
 
 # sizes: (height, width, streams, share of the steps). Small frames show many palettes a second, large ones teach what a
-# frame looks like far from its border. plan: minutes of each stage; after the last one the last goes on.
+# frame looks like far from its border. plan: minutes of each stage; after the last one the last goes on. What a profile
+# does not name has the default of the function that takes it.
+#
+# Fine-tuning goes on from finished weights (--weights) with what the first training had little of: large frames, sharp
+# photographs with less noise, and a loss in which fine strokes count.
+FINE = {
+    "plan": {"finetune": 8.7}, "half": True, "evaluate": 4.0,
+    "loss": {"delta": 0.5, "slopes": 0.25},
+    "scenes": {"closest": 0.9, "noisy": 0.4, "noise": 0.05, "soft": 0.2},
+}
 PROFILES = {
     "h100": {
         "sizes": [(64, 64, 768, 0.5), (128, 128, 192, 0.35), (144, 256, 84, 0.15)],
         "plan": {"forcing": 13.0, "rollout": 7.0, "fewstep": 6.0},
         "rate": 1e-3, "average": 0.9995, "half": True, "evaluate": 4.0,
+    },
+    # turns: ink and papercut, which were below their aims or nearest to them, come more often. As many places as share no
+    # divisor with the 20 of `sampled_rows` or the 7 of `places` and scenes.py, so that each style has its share of everything.
+    "finetune": {
+        **FINE,
+        "sizes": [(64, 64, 768, 0.15), (128, 128, 192, 0.35), (144, 256, 84, 0.5)],
+        "rate": 4e-4, "last": 0.01, "average": 0.999,
+        "turns": "ink papercut oil neon ink papercut glass ink oil papercut frost".split(),
+    },
+    # After it, for `oil`, which had lost by it on two clips of three: the same, more gently.
+    "finetune-oil": {
+        **FINE,
+        "sizes": [(64, 64, 768, 0.1), (128, 128, 192, 0.3), (144, 256, 84, 0.6)],
+        "rate": 3e-4, "last": 0.005, "average": 0.9995,
+        "turns": "ink oil papercut ink neon oil ink papercut glass oil frost ink papercut".split(),
     },
     "cpu": {
         "sizes": [(64, 64, 16, 0.7), (128, 128, 4, 0.3)],
@@ -44,7 +69,7 @@ PROFILES = {
 # How many of the memory's entries a step reads, and the share of the steps.
 ENTRIES = {0: 0.3, 1: 0.25, 2: 0.1, 4: 0.35}
 # Share of the streams that are sampled as the engine samples them, by stage, and in how many steps.
-ON_POLICY = {"forcing": (0.2, [1, 2]), "rollout": (0.6, [2]), "fewstep": (0.75, [1, 2, 2, 4])}
+ON_POLICY = {"forcing": (0.2, [1, 2]), "rollout": (0.6, [2]), "fewstep": (0.75, [1, 2, 2, 4]), "finetune": (0.6, [2])}
 
 
 def stage_at(plan, minutes):
@@ -57,9 +82,10 @@ def stage_at(plan, minutes):
 
 
 def rate_at(profile, minutes, step):
-    """Learning rate: a short warm-up, then a half cosine over the plan down to a twentieth."""
+    """Learning rate: a short warm-up, then a half cosine over the plan down to a twentieth, or the profile's `last`."""
     done = min(1.0, minutes / sum(profile["plan"].values()))
-    return profile["rate"] * min(1.0, (step + 1) / 300) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))
+    last = profile.get("last", 0.05)
+    return profile["rate"] * min(1.0, (step + 1) / 300) * (last + (1 - last) * 0.5 * (1 + math.cos(math.pi * done)))
 
 
 @torch.no_grad()
@@ -95,6 +121,7 @@ def main():
     parser.add_argument("--profile", default="h100", choices=PROFILES)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--weights", help="start from this checkpoint's weights, with a new optimiser")
     parser.add_argument("--seed", default=2026, type=int)
     options = parser.parse_args()
     profile, device = PROFILES[options.profile], torch.device(options.device)
@@ -103,7 +130,8 @@ def main():
     options.out.mkdir(parents=True, exist_ok=True)
 
     torch.manual_seed(options.seed)
-    model = LiveModel(STYLES).to(device, memory_format=torch.channels_last)
+    model = LiveModel.load(options.weights) if options.weights else LiveModel(STYLES)
+    model = model.to(device, memory_format=torch.channels_last)
     model.half = profile["half"]
     average = copy.deepcopy(model).requires_grad_(False)
     rate = torch.tensor(profile["rate"], device=device)
@@ -117,9 +145,10 @@ def main():
     random.seed(seed)
     torch.manual_seed(seed)
     photographs = Photographs(photos.read(options.photos), device)
-    pools = [Streams(photographs, n, h, w) for h, w, n, _ in profile["sizes"]]
+    data = {name: profile[name] for name in ("turns", "scenes") if name in profile}
+    pools = [Streams(photographs, n, h, w, **data) for h, w, n, _ in profile["sizes"]]
     shares = [share for *_, share in profile["sizes"]]
-    trainer = Trainer(model, optimiser, pools)
+    trainer = Trainer(model, optimiser, pools, profile.get("loss"))
     log = open(options.out / "log.jsonl", "a", buffering=1)
 
     def write(**entry):

@@ -9,10 +9,13 @@ from objective import sampled_rows, train_step
 
 
 class Trainer:
-    """The network, its optimiser and the streams; a graph for each size of frame and number of memory entries."""
+    """The network, its optimiser and the streams; a graph for each size of frame and number of memory entries.
 
-    def __init__(self, model, optimiser, pools):
-        self.model, self.optimiser, self.pools = model, optimiser, pools
+    `loss` holds what `loss_of` shall have other than by default.
+    """
+
+    def __init__(self, model, optimiser, pools, loss=None):
+        self.model, self.optimiser, self.pools, self.loss = model, optimiser, pools, loss or {}
         self.policy, self.rows, self.graphs, self.memory = None, [], {}, None
         self.figures = {name: torch.zeros((), device=pools[0].device) for name in ("mse", "loss", "skipped")}
 
@@ -23,7 +26,7 @@ class Trainer:
             self.rows = [sampled_rows(len(pool.share), *policy, pool.device) for pool in self.pools]
 
     def _step(self, pool, entries):
-        loss, figures = train_step(self.model, self.pools[pool], self.rows[pool], entries)
+        loss, figures = train_step(self.model, self.pools[pool], self.rows[pool], entries, **self.loss)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
