@@ -399,7 +399,7 @@ impl TensorCores {
             // `partial` and `arrivals`.
             unsafe { self.tiles(weights)[plan.tile].0.launch(grid, params) }
         };
-        // a pass of its own finishes what this stage's kernels leave as bare sums: those of `conv2d.cu` alone do that
+        // a pass of its own finishes what this stage's kernels leave as bare sums: those of `conv2d.cuh` alone do that
         let hopper = self.hopper.as_ref().filter(|_| {
             // nor does any of the others take weights in eight bits
             finish.is_some() && weights.scales.is_none() && hopper::takes(stride, &x, skip.as_ref())
