@@ -91,3 +91,34 @@ __device__ __forceinline__ void activate8(float (&v)[VECTOR], int activation) {
         for (int i = 0; i < VECTOR; i++) v[i] = gelu(v[i]);
     }
 }
+
+// The sums of eight outputs of one pixel and what follows them in a convolution or linear layer, rounded once; bias and residual were fetched before,
+// so that nothing waits here.
+template <typename T, typename Params>
+__device__ __forceinline__ void finish8(const Params& p, int64_t pixel, int sample, int output, float (&v)[VECTOR],
+                                        const float* bias, const uint4& residual) {
+#pragma unroll
+    for (int i = 0; i < VECTOR; i++) v[i] += bias[i];
+    if (p.activation == ACTIVATION_GEGLU) {
+        // weights are interleaved: hidden, gate, hidden, gate
+        const typename Pair<T>::Type pairs[2] = {Pair<T>::round(v[0] * gelu(v[1]), v[2] * gelu(v[3])),
+                                                 Pair<T>::round(v[4] * gelu(v[5]), v[6] * gelu(v[7]))};
+        uint2 bits;
+        memcpy(&bits, pairs, 8);
+        *reinterpret_cast<uint2*>(static_cast<T*>(p.y) + pixel * (p.outputs / 2) + output / 2) = bits;
+        return;
+    }
+    float more[VECTOR];
+    if (p.shift != nullptr) {
+        load8(static_cast<const T*>(p.shift) + static_cast<int64_t>(sample) * p.outputs + output, more);
+#pragma unroll
+        for (int i = 0; i < VECTOR; i++) v[i] += more[i];
+    }
+    activate8(v, p.activation);
+    if (p.residual != nullptr) {
+        widen8<T>(residual, more);
+#pragma unroll
+        for (int i = 0; i < VECTOR; i++) v[i] += more[i];
+    }
+    store8(static_cast<T*>(p.y) + pixel * p.outputs + output, v);
+}

@@ -122,34 +122,6 @@ template <typename T, int ROWS> struct Patches {
     }
 };
 
-// Rounds eight sums that belong together, with all that follows them, and stores them. Bias and residual were fetched before, so
-// that nothing waits here.
-template <typename T>
-__device__ __forceinline__ void finish(const Conv2dParams& p, int pixel, int output, float (&v)[VECTOR], const float (&bias)[VECTOR],
-                                       const uint4& residual) {
-#pragma unroll
-    for (int i = 0; i < VECTOR; i++) v[i] += bias[i];
-    if (p.activation == ACTIVATION_GEGLU) {
-        T* y = static_cast<T*>(p.y) + static_cast<int64_t>(pixel) * (p.outputs / 2) + output / 2;
-#pragma unroll
-        for (int i = 0; i < VECTOR; i += 2) y[i / 2] = rounded<T>(v[i] * gelu(v[i + 1]));
-        return;
-    }
-    float more[VECTOR];
-    if (p.shift != nullptr) {
-        load8(static_cast<const T*>(p.shift) + static_cast<int64_t>(p.area.quotient(pixel)) * p.outputs + output, more);
-#pragma unroll
-        for (int i = 0; i < VECTOR; i++) v[i] += more[i];
-    }
-    activate8(v, p.activation);
-    if (p.residual != nullptr) {
-        widen8<T>(residual, more);
-#pragma unroll
-        for (int i = 0; i < VECTOR; i++) v[i] += more[i];
-    }
-    store8(static_cast<T*>(p.y) + static_cast<int64_t>(pixel) * p.outputs + output, v);
-}
-
 __host__ __device__ constexpr int power_of_two_within(int n) { return n < 2 ? 1 : 2 * power_of_two_within(n / 2); }
 
 // A tile of OUTPUTS x PIXELS. Each warp makes WARP_OUTPUTS x WARP_PIXELS of it from one in WARPS_K steps along k: a warp that makes
@@ -441,7 +413,7 @@ __device__ __forceinline__ void conv2d(const Conv2dParams& p) {
             y[0] = make_float4(v[0], v[1], v[2], v[3]);
             y[1] = make_float4(v[4], v[5], v[6], v[7]);
         } else {
-            finish<T>(p, pixel, own_output, v, bias, now);
+            finish8<T>(p, pixel, p.shift != nullptr ? p.area.quotient(pixel) : 0, own_output, v, bias, now);
         }
     }
 }
