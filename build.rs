@@ -21,6 +21,7 @@ fn main() {
         for name in PTX {
             assemble(name);
         }
+        list_images();
     }
 }
 
@@ -99,6 +100,17 @@ fn assemble(name: &str) {
         join.arg(format!("--image3=kind=elf,sm={card},file={}", code.display()));
     }
     finish(join, &source);
+}
+
+/// Writes the images as the array that the program includes: a name, whether only compute capability 9.0 runs it, and the bytes.
+fn list_images() {
+    let compiled = KERNELS.map(|(name, cards)| (name, cards == HOPPER));
+    let entries = compiled.into_iter().chain(PTX.map(|name| (name, false))).map(|(name, only_hopper)| {
+        format!("({name:?}, {only_hopper}, include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}.fatbin\"))),\n")
+    });
+    let list = PathBuf::from(variable("OUT_DIR")).join("images.rs");
+    std::fs::write(&list, format!("&[\n{}]\n", entries.collect::<String>()))
+        .unwrap_or_else(|e| panic!("{} cannot be written: {e}", list.display()));
 }
 
 /// Whether an image is newer than all that it is made of.

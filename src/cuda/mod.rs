@@ -32,9 +32,6 @@ pub use flash::{FLASH_ATTN, flash_attn};
 /// types; each address in it is that of device memory as large as the kernel takes it to be, or null where the kernel allows it.
 pub unsafe trait Params: Copy {}
 
-/// Blocks that form no clusters.
-pub const ALONE: [u32; 3] = [1; 3];
-
 /// Blocks and threads of one launch.
 #[derive(Clone, Copy, Debug)]
 pub struct Grid {
@@ -44,8 +41,8 @@ pub struct Grid {
     pub threads: u32,
     /// Bytes of dynamic shared memory in a block.
     pub shared: u32,
-    /// Blocks along x, y and z that form a cluster; [`ALONE`] where none do.
-    pub cluster: [u32; 3],
+    /// Blocks along z that form a cluster; 1 where none do.
+    pub cluster: u32,
 }
 
 /// How a kernel finds boxes of a tensor in memory; only the driver and the card know what is in it.
@@ -61,7 +58,7 @@ impl Grid {
     pub fn over(count: usize) -> candle_core::Result<Self> {
         const THREADS: usize = 256;
         let blocks = u32::try_from(count.div_ceil(THREADS)).map_err(candle_core::Error::wrap)?;
-        Ok(Self { blocks: [blocks.max(1), 1, 1], threads: THREADS as u32, shared: 0, cluster: ALONE })
+        Ok(Self { blocks: [blocks.max(1), 1, 1], threads: THREADS as u32, shared: 0, cluster: 1 })
     }
 }
 

@@ -178,7 +178,7 @@ impl Attention for ShortHeads {
             blocks: [along, heads as u32, batch as u32],
             threads: variant.threads(),
             shared: variant.shared(),
-            cluster: cuda::ALONE,
+            cluster: 1,
         };
         // SAFETY: the tensors have the shapes and steps that `arguments` says.
         unsafe { self.kernels[at].launch(grid, arguments) }?;

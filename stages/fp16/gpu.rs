@@ -174,9 +174,7 @@ impl PlainAttention {
         let blocks = u32::try_from(heads * queries).map_err(candle_core::Error::wrap)?;
         let kernel = &self.softmax[usize::from(!tokens.is_multiple_of(8))];
         // SAFETY: both tensors have a row of `tokens` values for each block.
-        unsafe {
-            kernel.launch(Grid { blocks: [blocks, 1, 1], threads: 256, shared: 0, cluster: cuda::ALONE }, arguments)
-        }?;
+        unsafe { kernel.launch(Grid { blocks: [blocks, 1, 1], threads: 256, shared: 0, cluster: 1 }, arguments) }?;
         Ok(y)
     }
 }

@@ -152,7 +152,7 @@ impl GroupNormKernel for FusedGroupNorm {
             blocks: [blocks as u32, batch as u32, 1],
             threads: THREADS as u32,
             shared: shared as u32,
-            cluster: cuda::ALONE,
+            cluster: 1,
         };
         // SAFETY: each tensor has the shape that `arguments` says, and the shared memory is what `norm.cu` counts on.
         unsafe {
@@ -233,10 +233,7 @@ impl LayerNormKernel for FusedLayerNorm {
         let blocks = int(rows.div_ceil(THREADS / team))?.unsigned_abs();
         // SAFETY: each tensor has the shape that `arguments` says.
         unsafe {
-            kernel.launch(
-                Grid { blocks: [blocks, 1, 1], threads: THREADS as u32, shared: 0, cluster: cuda::ALONE },
-                arguments,
-            )
+            kernel.launch(Grid { blocks: [blocks, 1, 1], threads: THREADS as u32, shared: 0, cluster: 1 }, arguments)
         }?;
         Ok(y)
     }

@@ -12,7 +12,7 @@ const WIDEST_CLUSTER: usize = 8;
 
 /// Which file a tile's kernel is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Kind {
+pub(super) enum Kind {
     /// `conv2d_hopper.cu`: any kernel, a box of pixels for each tap.
     Conv2d,
     /// `conv3x3_hopper.cu`: a box of pixels with its border for all nine taps.
@@ -21,7 +21,7 @@ enum Kind {
 
 /// A tile: 64 pixels for each warp group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Tile {
+pub(super) struct Tile {
     kind: Kind,
     groups: usize,
     outputs: usize,
@@ -33,7 +33,7 @@ const fn tile(kind: Kind, groups: usize, outputs: usize, stages: usize) -> Tile 
 }
 
 /// As in the two files.
-const TILES: [Tile; 23] = [
+pub(super) const TILES: [Tile; 23] = [
     tile(Kind::Conv2d, 1, 32, 8),
     tile(Kind::Conv2d, 1, 64, 6),
     tile(Kind::Conv2d, 1, 96, 5),
@@ -368,7 +368,7 @@ impl Hopper {
             blocks: [across as u32, down as u32, plan.splits as u32],
             threads: tile.threads(),
             shared: tile.shared(),
-            cluster: [1, 1, plan.splits as u32],
+            cluster: plan.splits as u32,
         };
         // SAFETY: each address is that of a tensor whose shape and type was checked, and the maps are of the boxes that the tile takes.
         unsafe { self.tiles[plan.tile].0.launch(grid, params) }

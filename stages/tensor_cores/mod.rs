@@ -86,12 +86,10 @@ fn shown(y: &Tensor, weights: &PackedWeights, ending: Ending) -> Result<Tensor> 
 /// Kernels that are tried for a layer, those that should be best; where there are some for compute capability 9.0, of the others a fourth as many.
 const CANDIDATES: usize = 40;
 
-/// The kernels for a storage type, one for each tile that weights of so many bytes have, and how many blocks of each a processor holds.
-fn tiles(device: &Device, dtype: &str, weight_bytes: usize) -> crate::Result<Vec<(Kernel, u32)>> {
-    let files: &[&str] = if weight_bytes == 1 { &["conv2d_fp8"] } else { &["conv2d", "conv3x3"] };
+/// The kernels for a storage type in these files, one for each tile that weights of so many bytes have, and how many blocks of each a processor holds.
+fn tiles(files: &[(&str, &Kernels)], dtype: &str, weight_bytes: usize) -> crate::Result<Vec<(Kernel, u32)>> {
     let mut tiles = vec![];
-    for file in files {
-        let kernels = Kernels::load(device, file)?;
+    for (file, kernels) in files {
         for tile in TILES.iter().filter(|tile| tile.boxes == (*file == "conv3x3")) {
             let shared = tile.shared(weight_bytes);
             let kernel = kernels.get(&format!("{file}_{dtype}_{}x{}", tile.outputs, tile.pixels), shared)?;
@@ -203,13 +201,19 @@ impl TensorCores {
     /// # Errors
     /// A device that is no NVIDIA GPU, or a type that the kernels do not store.
     pub fn load(device: &Device, dtype: DType) -> crate::Result<Self> {
+        Self::choosing_from("mma", device, dtype)
+    }
+
+    /// With the choices that are kept for this family of kernels.
+    fn choosing_from(family: &str, device: &Device, dtype: DType) -> crate::Result<Self> {
         let name = type_name(dtype)?;
+        let [conv2d, conv3x3] = [Kernels::load(device, "conv2d")?, Kernels::load(device, "conv3x3")?];
         Ok(Self {
             dtype,
-            tiles: tiles(device, name, dtype.size_in_bytes())?,
+            tiles: tiles(&[("conv2d", &conv2d), ("conv3x3", &conv3x3)], name, dtype.size_in_bytes())?,
             tiles_fp8: vec![],
             weights: WeightsType::Storage,
-            epilogue: Kernels::load(device, "conv2d")?.get(&format!("epilogue_{name}"), 0)?,
+            epilogue: conv2d.get(&format!("epilogue_{name}"), 0)?,
             gather: Kernels::load(device, "elementwise")?.get(&format!("gather_{name}"), 0)?,
             processors: cuda::processors(device)?,
             partial: Tensor::zeros(WORKSPACE_BYTES / 4, DType::F32, device)?,
@@ -217,7 +221,7 @@ impl TensorCores {
             before: Mutex::default(),
             scratch: Mutex::default(),
             hopper: None,
-            tuner: Tuner::new(device, dtype, "mma"),
+            tuner: Tuner::new(device, dtype, family),
         })
     }
 
@@ -227,12 +231,15 @@ impl TensorCores {
     /// # Errors
     /// As [`load`](Self::load), and another card.
     pub fn load_hopper(device: &Device, dtype: DType, weights: WeightsType) -> crate::Result<Self> {
-        let (hopper, tuner) = (Some(Hopper::load(device, dtype)?), Tuner::new(device, dtype, "wgmma"));
+        let hopper = Some(Hopper::load(device, dtype)?);
         let tiles_fp8 = match weights {
             WeightsType::Storage => vec![],
-            WeightsType::Fp8 { .. } => tiles(device, type_name(dtype)?, DType::F8E4M3.size_in_bytes())?,
+            WeightsType::Fp8 { .. } => {
+                let kernels = Kernels::load(device, "conv2d_fp8")?;
+                tiles(&[("conv2d_fp8", &kernels)], type_name(dtype)?, DType::F8E4M3.size_in_bytes())?
+            }
         };
-        Ok(Self { hopper, tuner, tiles_fp8, weights, ..Self::load(device, dtype)? })
+        Ok(Self { hopper, tiles_fp8, weights, ..Self::choosing_from("wgmma", device, dtype)? })
     }
 
     /// A layer's weights, `(outputs, channels, kernel, kernel)`, as they are stored, times a factor for each output.

@@ -1,5 +1,5 @@
 //! How a layer is cut over a GPU's processors: the tile of a block, and into how many parts the sums are split.
-use crate::cuda::{self, Grid};
+use crate::cuda::Grid;
 use candle_core::Result;
 use serde::{Deserialize, Serialize};
 
@@ -112,7 +112,7 @@ impl Tile {
             candle_core::bail!("a layer of {shape:?} is larger than a grid can be");
         }
         let shared = self.shared(shape.weight_bytes);
-        Ok(Grid { blocks: blocks.map(|n| n as u32), threads: self.threads, shared, cluster: cuda::ALONE })
+        Ok(Grid { blocks: blocks.map(|n| n as u32), threads: self.threads, shared, cluster: 1 })
     }
 }
 

@@ -5,6 +5,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use etcetera::BaseStrategy as _;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -56,7 +57,7 @@ const EVICTION: usize = 96 << 20;
 struct Origin {
     /// The card and the driver.
     card: String,
-    /// A digest of the kernels.
+    /// A digest of the kernels, and of the tables that a choice is a place in.
     kernels: String,
     /// Of which some were to choose from.
     family: String,
@@ -93,7 +94,11 @@ impl Tuner {
     pub fn new(device: &Device, dtype: DType, family: &str) -> Self {
         let card = cuda::card(device).unwrap_or_default();
         let dtype = format!("{dtype:?}").to_lowercase();
-        let origin = Origin { card, kernels: cuda::kernels_digest(), family: family.to_owned(), dtype };
+        let mut tables = DefaultHasher::new();
+        format!("{:?}{:?}{:?}", plan::TILES, (plan::WORKSPACE_BYTES, plan::WORKSPACE_TILES), hopper::TILES)
+            .hash(&mut tables);
+        let kernels = format!("{}-{:016x}", cuda::kernels_digest(), tables.finish());
+        let origin = Origin { card, kernels, family: family.to_owned(), dtype };
         let folders = etcetera::choose_base_strategy().ok();
         let file = folders.map(|folders| folders.cache_dir().join("mirage").join(origin.file_name()));
         let choices = file.as_deref().map(|file| load(file, &origin)).unwrap_or_default();

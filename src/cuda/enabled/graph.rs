@@ -270,9 +270,8 @@ pub fn time_parts(marker: &Marker, launches: usize, work: &mut dyn FnMut() -> Re
     Ok(times.into_iter().map(median).collect())
 }
 
-/// Time that one of `turns` takes which follow each other as in a recorded frame, `before` having run ahead of the first; `work` queues the turn of a number, and allocates
-/// nothing.
-/// `None` for a CPU.
+/// Time that one of `turns` takes which follow each other as in a recorded frame, `before` having run ahead of the first; `work` queues
+/// the turn of a number, and allocates nothing. `None` for a CPU.
 ///
 /// # Errors
 /// Work that cannot be recorded, or that the card cannot run.

@@ -79,13 +79,12 @@ pub(super) unsafe fn launch(
         let id = CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
         attributes.push(attribute(id, CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 }));
     }
-    let [x, y, z] = grid.cluster;
-    if x * y * z > 1 {
+    if grid.cluster > 1 {
         let id = CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
         let mut value = CUlaunchAttributeValue { pad: [0; 64] };
-        value.clusterDim.x = x;
-        value.clusterDim.y = y;
-        value.clusterDim.z = z;
+        value.clusterDim.x = 1;
+        value.clusterDim.y = 1;
+        value.clusterDim.z = grid.cluster;
         attributes.push(attribute(id, value));
     }
     let [x, y, z] = grid.blocks;

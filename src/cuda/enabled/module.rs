@@ -10,41 +10,14 @@ use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-macro_rules! images {
-    ($($file:literal),*) => {
-        [$(($file, include_bytes!(concat!(env!("OUT_DIR"), "/", $file, ".fatbin")))),*]
-    };
-}
-
-/// What `build.rs` made of each file in `cuda-kernels/`: code for the cards named there, and, of CUDA C++ for any card, PTX for later ones.
-const IMAGES: [(&str, &[u8]); 18] = images![
-    "attention",
-    "conv2d",
-    "conv2d_fp8",
-    "conv2d_hopper",
-    "conv3x3",
-    "conv3x3_hopper",
-    "elementwise",
-    "frame_bf16",
-    "frame_f16",
-    "group_norm_apply_bf16",
-    "group_norm_apply_f16",
-    "group_norm_sums_bf16",
-    "group_norm_sums_f16",
-    "layer_norm_bf16",
-    "layer_norm_f16",
-    "norm",
-    "resample_bf16",
-    "resample_f16"
-];
-
-/// Files whose instructions only compute capability 9.0 has.
-const HOPPER: [&str; 3] = ["conv2d_fp8", "conv2d_hopper", "conv3x3_hopper"];
+/// What `build.rs` made of each file in `cuda-kernels/`: its name, whether only compute capability 9.0 has its instructions, and code for the cards
+/// named there, and, of CUDA C++ for any card, PTX for later ones.
+const IMAGES: &[(&str, bool, &[u8])] = include!(concat!(env!("OUT_DIR"), "/images.rs"));
 
 /// A digest of all of them: what was measured of other kernels says nothing of these.
 pub fn kernels_digest() -> String {
     let mut hasher = DefaultHasher::new();
-    IMAGES.iter().for_each(|(_, image)| image.hash(&mut hasher));
+    IMAGES.iter().for_each(|(_, _, image)| image.hash(&mut hasher));
     format!("{:016x}", hasher.finish())
 }
 
@@ -63,15 +36,16 @@ impl Kernels {
     /// cannot load it.
     pub fn load(device: &Device, file: &str) -> Result<Self> {
         let (major, minor) = compute_capability(device.as_cuda_device()?)?;
-        if HOPPER.contains(&file) && (major, minor) != (9, 0) {
+        let known = IMAGES.iter().find(|(name, ..)| *name == file);
+        let (_, only_hopper, image) =
+            known.ok_or_else(|| candle_core::Error::Msg(format!("no file of kernels {file} in this build")))?;
+        if *only_hopper && (major, minor) != (9, 0) {
             return Err(Error::Stage(format!(
                 "custom-ptx serves cards of compute capability 9.0 (H100, H200), and this one is {major}.{minor}: leave it out of --stages"
             )));
         }
-        let image = IMAGES.iter().find(|(name, _)| *name == file).map(|(_, image)| image.to_vec());
-        let image = image.ok_or_else(|| candle_core::Error::Msg(format!("no file of kernels {file} in this build")))?;
         let context = device.as_cuda_device()?.cuda_stream().context().clone();
-        let module = context.load_module(Ptx::from_binary(image)).map_err(|e| {
+        let module = context.load_module(Ptx::from_binary(image.to_vec())).map_err(|e| {
             candle_core::Error::Msg(format!(
                 "the kernels of {file} cannot be loaded: {e}; a driver older than the CUDA toolkit of this build, or a card that they are \
                  not built for, says so"

@@ -318,14 +318,17 @@ unsafe fn one_buffer(extra: *mut *mut c_void) -> Result<(*const u8, usize)> {
     }
 }
 
-/// Blocks of a cluster along x, y and z; one where there are none.
-fn cluster(node: CUgraphNode) -> Result<[u32; 3]> {
+/// Blocks of a cluster, along z as for all kernels here; 1 where there are none.
+fn cluster(node: CUgraphNode) -> Result<u32> {
     let id = CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
     // SAFETY: the node is a kernel's.
     let value: CUlaunchAttributeValue = ask(|to| unsafe { sys::cuGraphKernelNodeGetAttribute(node, id, to) })?;
     // SAFETY: the driver wrote the value of this attribute.
     let cluster = unsafe { value.clusterDim };
-    Ok([cluster.x, cluster.y, cluster.z].map(|blocks| blocks.max(1)))
+    if cluster.x > 1 || cluster.y > 1 {
+        candle_core::bail!("a kernel has clusters along more than one dimension");
+    }
+    Ok(cluster.z.max(1))
 }
 
 /// # Safety
