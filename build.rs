@@ -16,7 +16,10 @@ fn main() {
     stamp("MIRAGE_RUSTC", &first_line(Command::new(variable("RUSTC")).arg("--version")).unwrap_or_default());
     if !variable("CARGO_FEATURE_CUDA").is_empty() {
         for (name, cards) in KERNELS {
-            compile(name, cards);
+            compile(name, name, cards);
+            if cards != HOPPER {
+                compile(name, &oldest(name), OLDEST);
+            }
         }
         for name in PTX {
             assemble(name);
@@ -42,7 +45,7 @@ const KERNELS: [(&str, &[&str]); 8] = [
 ];
 
 /// Files of `cuda-kernels/ptx/`, written by hand, each of which becomes one image for compute capability 8 and 9.0.
-const PTX: [&str; 10] = [
+const PTX: [&str; 12] = [
     "frame_bf16",
     "frame_f16",
     "group_norm_apply_bf16",
@@ -53,15 +56,20 @@ const PTX: [&str; 10] = [
     "layer_norm_f16",
     "resample_bf16",
     "resample_f16",
+    "rgb8_bf16",
+    "rgb8_f16",
 ];
 /// What a line of these files begins with, after its indentation, that is for 9.0 only: programmatic dependent launch, which
 /// `.target sm_80` may not name. PTX has no conditions of its own.
 const ONLY_HOPPER: &str = "//sm_90a ";
 
+/// The oldest generation alone, as PTX: what a newer card is given to show that an older one's code is right.
+const OLDEST: &[&str] = &["arch=compute_80,code=compute_80"];
+
 /// Has nvcc make `NAME.fatbin` of `cuda-kernels/NAME.cu`, unless the one that is there is newer than every source.
-fn compile(name: &str, cards: &[&str]) {
+fn compile(name: &str, image: &str, cards: &[&str]) {
     let source = PathBuf::from(format!("cuda-kernels/{name}.cu"));
-    let image = PathBuf::from(variable("OUT_DIR")).join(format!("{name}.fatbin"));
+    let image = PathBuf::from(variable("OUT_DIR")).join(format!("{image}.fatbin"));
     let headers = ["common", "ptx", "conv2d", "hopper", "conv2d_hopper"]
         .map(|name| PathBuf::from(format!("cuda-kernels/{name}.cuh")));
     if is_newer(&image, headers.iter().map(PathBuf::as_path).chain([source.as_path()])) {
@@ -75,8 +83,13 @@ fn compile(name: &str, cards: &[&str]) {
     finish(command, &source);
 }
 
-/// Has ptxas make code of `cuda-kernels/ptx/NAME.ptx` for sm_80 and sm_90a, and puts both into `NAME.fatbin`, from which the driver takes
-/// what fits the card.
+/// The image of the oldest generation's code.
+fn oldest(name: &str) -> String {
+    format!("{name}.compute_80")
+}
+
+/// Has ptxas make code of `cuda-kernels/ptx/NAME.ptx` for sm_80 and sm_90a, and puts both, and the PTX for later cards, into `NAME.fatbin`,
+/// from which the driver takes what fits the card; and the PTX alone into another.
 fn assemble(name: &str) {
     let source = PathBuf::from(format!("cuda-kernels/ptx/{name}.ptx"));
     let out = PathBuf::from(variable("OUT_DIR"));
@@ -86,8 +99,13 @@ fn assemble(name: &str) {
     }
     let text = std::fs::read_to_string(&source).unwrap_or_else(|e| panic!("{} cannot be read: {e}", source.display()));
     let hopper = text.replace(".target sm_80", ".target sm_90a").replace(ONLY_HOPPER, "");
-    let mut join = toolkit("fatbinary");
-    join.arg("-64").arg(format!("--create={}", image.display()));
+    let join = |image: &Path| {
+        let mut command = toolkit("fatbinary");
+        command.arg("-64").arg(format!("--create={}", image.display()));
+        command.arg(format!("--image3=kind=ptx,sm=80,file={}", source.display()));
+        command
+    };
+    let mut all = join(&image);
     for (card, text) in [("80", &text), ("90a", &hopper)] {
         let (variant, code) = (out.join(format!("{name}.sm_{card}.ptx")), out.join(format!("{name}.sm_{card}.cubin")));
         std::fs::write(&variant, text).unwrap_or_else(|e| panic!("{} cannot be written: {e}", variant.display()));
@@ -97,16 +115,20 @@ fn assemble(name: &str) {
         for line in said.lines().filter(|line| line.contains("spill")) {
             println!("cargo::warning={} for sm_{card}: {line}", source.display());
         }
-        join.arg(format!("--image3=kind=elf,sm={card},file={}", code.display()));
+        all.arg(format!("--image3=kind=elf,sm={card},file={}", code.display()));
     }
-    finish(join, &source);
+    finish(all, &source);
+    finish(join(&out.join(format!("{}.fatbin", oldest(name)))), &source);
 }
 
-/// Writes the images as the array that the program includes: a name, whether only compute capability 9.0 runs it, and the bytes.
+/// Writes the images as the array that the program includes: a name, the bytes, and those of the oldest generation's code, which what is
+/// for compute capability 9.0 alone has not.
 fn list_images() {
+    let bytes = |image: &str| format!("include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{image}.fatbin\"))");
     let compiled = KERNELS.map(|(name, cards)| (name, cards == HOPPER));
     let entries = compiled.into_iter().chain(PTX.map(|name| (name, false))).map(|(name, only_hopper)| {
-        format!("({name:?}, {only_hopper}, include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}.fatbin\"))),\n")
+        let old = if only_hopper { "None".to_owned() } else { format!("Some({})", bytes(&oldest(name))) };
+        format!("({name:?}, {}, {old}),\n", bytes(name))
     });
     let list = PathBuf::from(variable("OUT_DIR")).join("images.rs");
     std::fs::write(&list, format!("&[\n{}]\n", entries.collect::<String>()))

@@ -11,6 +11,10 @@
 #include "ptx.cuh"
 
 constexpr int KEYS = 64, WARPS = 4, THREADS = WARPS * 32;  // threads of a group
+#ifndef ATTENTION_POLYNOMIALS
+#define ATTENTION_POLYNOMIALS 0x88
+#endif
+constexpr unsigned POLYNOMIALS = ATTENTION_POLYNOMIALS;  // which of eight columns of a tile's weights
 
 struct AttentionParams {
     const void* q;  // (batch, queries, heads, head_dim) by strides, each head's values together
@@ -22,12 +26,13 @@ struct AttentionParams {
     float scale;  // times log2(e)
 };
 
-// 2^x as a polynomial: the nearest whole number goes into the exponent, 2^rest is within 7.5e-5 (the cubic whose largest relative
-// error between -1/2 and 1/2 is least; a weight is rounded to half precision, or 4.9e-4, afterwards).
-__device__ __forceinline__ float exp2_polynomial(float x) {
-    x = fmaxf(x, -126.0f);
-    const float magic = 12582912.0f;  // 1.5 · 2^23: what is added to it is rounded to a whole number
-    const float shifted = x + magic, rest = x - (shifted - magic);
+// 2^x as a polynomial, x cut to where its exponent has room by the instruction that makes it, which can cut to [0, 1]: of y = (x - LOWEST) / RANGE.
+// The nearest whole number goes into the exponent, 2^rest is within 7.5e-5 (the cubic whose largest relative error between -1/2 and 1/2
+// is least; a weight is rounded to half precision, or 4.9e-4, afterwards).
+constexpr float LOWEST = -125.0f, RANGE = 253.0f;
+__device__ __forceinline__ float exp2_polynomial(float y) {
+    const float magic = 12582912.0f + LOWEST;  // 1.5 · 2^23 is added: rounded to a whole number, whose low 9 bits are those of x
+    const float shifted = fmaf(y, RANGE, magic), rest = fmaf(y, RANGE, magic - shifted);
     const float power = fmaf(fmaf(fmaf(0.05517167f, rest, 0.24261112f), rest, 0.69326099f), rest, 0.99992807f);
     return __int_as_float(__float_as_int(power) + (__float_as_int(shifted) << 23));
 }
@@ -88,9 +93,7 @@ __device__ __forceinline__ void attention(const AttentionParams& p) {
                 queries[t][s][i] = there ? *reinterpret_cast<const uint32_t*>(q + row * p.q_token + column) : 0u;
             }
 
-    constexpr int ONES = DIM / 8;  // the column of ones
-    float sums[TILES][DIM / 8 + 1][4] = {};
-    float most[TILES][2];
+    float sums[TILES][DIM / 8][4] = {}, totals[TILES][2] = {}, most[TILES][2];
 #pragma unroll
     for (int t = 0; t < TILES; t++) most[t][0] = most[t][1] = -INFINITY;
     const uint32_t ones = packed<T>(1.0f, 1.0f);
@@ -106,110 +109,140 @@ __device__ __forceinline__ void attention(const AttentionParams& p) {
         const int tile = turn * GROUPS + group;
         const T* values = keys + KEYS * ROW;
 
-        float scores[TILES][COLUMNS][4] = {};
+        // a row's weights are first taken relative to the largest score before this tile: what is larger by so much that a weight has no
+        // room in its type, as every score of the first tile, makes the sum infinite; then all is done again with the largest known
+        uint32_t weights[TILES][COLUMNS][2];
+        float added[TILES][4];
+        bool exact = false;
+#pragma unroll 1
+        while (true) {
+            float scores[TILES][COLUMNS][4] = {};
 #pragma unroll
-        for (int s = 0; s < STEPS; s++)
+            for (int s = 0; s < STEPS; s++)
 #pragma unroll
-            for (int j = 0; j < COLUMNS; j += 2) {
-                uint32_t b[4];
-                ldmatrix_x4(b, keys + (j * 8 + lane % 8 + lane / 16 * 8) * ROW + s * 16 + lane / 8 % 2 * 8);
+                for (int j = 0; j < COLUMNS; j += 2) {
+                    uint32_t b[4];
+                    ldmatrix_x4(b, keys + (j * 8 + lane % 8 + lane / 16 * 8) * ROW + s * 16 + lane / 8 % 2 * 8);
+#pragma unroll
+                    for (int t = 0; t < TILES; t++) {
+                        mma_16x8x16<T>(scores[t][j], queries[t][s], b[0], b[1]);
+                        mma_16x8x16<T>(scores[t][j + 1], queries[t][s], b[2], b[3]);
+                    }
+                }
+            if ((tile + 1) * KEYS > p.tokens) {
+#pragma unroll
+                for (int t = 0; t < TILES; t++)
+#pragma unroll
+                    for (int j = 0; j < COLUMNS; j++)
+#pragma unroll
+                        for (int i = 0; i < 4; i++)
+                            if (tile * KEYS + j * 8 + lane % 4 * 2 + i % 2 >= p.tokens) scores[t][j][i] = -INFINITY;
+            }
+            if (exact) {
 #pragma unroll
                 for (int t = 0; t < TILES; t++) {
-                    mma_16x8x16<T>(scores[t][j], queries[t][s], b[0], b[1]);
-                    mma_16x8x16<T>(scores[t][j + 1], queries[t][s], b[2], b[3]);
-                }
-            }
-        if ((tile + 1) * KEYS > p.tokens) {
+                    float now[2] = {most[t][0], most[t][1]};
 #pragma unroll
-            for (int t = 0; t < TILES; t++)
+                    for (int j = 0; j < COLUMNS; j++)
 #pragma unroll
-                for (int j = 0; j < COLUMNS; j++)
+                        for (int i = 0; i < 4; i++) now[i / 2] = fmaxf(now[i / 2], scores[t][j][i]);
 #pragma unroll
-                    for (int i = 0; i < 4; i++)
-                        if (tile * KEYS + j * 8 + lane % 4 * 2 + i % 2 >= p.tokens) scores[t][j][i] = -INFINITY;
-        }
-
-        uint32_t weights[TILES][COLUMNS][2];
+                    for (int r = 0; r < 2; r++) {
+                        now[r] = fmaxf(now[r], __shfl_xor_sync(~0u, now[r], 1));
+                        now[r] = fmaxf(now[r], __shfl_xor_sync(~0u, now[r], 2));
+                        const float factor = exp2_approx((most[t][r] - now[r]) * p.scale);
+                        most[t][r] = now[r];
+                        totals[t][r] *= factor;
 #pragma unroll
-        for (int t = 0; t < TILES; t++) {
-            float now[2] = {most[t][0], most[t][1]};
-#pragma unroll
-            for (int j = 0; j < COLUMNS; j++)
-#pragma unroll
-                for (int i = 0; i < 4; i++) now[i / 2] = fmaxf(now[i / 2], scores[t][j][i]);
-#pragma unroll
-            for (int r = 0; r < 2; r++) {
-                now[r] = fmaxf(now[r], __shfl_xor_sync(~0u, now[r], 1));
-                now[r] = fmaxf(now[r], __shfl_xor_sync(~0u, now[r], 2));
-            }
-            if (__any_sync(~0u, now[0] > most[t][0] || now[1] > most[t][1])) {
-#pragma unroll
-                for (int r = 0; r < 2; r++) {
-                    const float factor = exp2_approx((most[t][r] - now[r]) * p.scale);
-                    most[t][r] = now[r];
-#pragma unroll
-                    for (int d = 0; d <= ONES; d++) {
-                        sums[t][d][2 * r] *= factor;
-                        sums[t][d][2 * r + 1] *= factor;
+                        for (int d = 0; d < DIM / 8; d++) {
+                            sums[t][d][2 * r] *= factor;
+                            sums[t][d][2 * r + 1] *= factor;
+                        }
                     }
                 }
             }
-            const float offset[2] = {most[t][0] * p.scale, most[t][1] * p.scale};
 #pragma unroll
-            for (int j = 0; j < COLUMNS; j++)
+            for (int t = 0; t < TILES; t++) {
+                const float offset[2] = {most[t][0] * p.scale, most[t][1] * p.scale};
+                const float above[2] = {(-offset[0] - LOWEST) * (1.0f / RANGE), (-offset[1] - LOWEST) * (1.0f / RANGE)};
 #pragma unroll
-                for (int r = 0; r < 2; r++) {
-                    const float a = fmaf(scores[t][j][2 * r], p.scale, -offset[r]), b = fmaf(scores[t][j][2 * r + 1], p.scale, -offset[r]);
-                    weights[t][j][r] = j % 4 == 3 ? packed<T>(exp2_polynomial(a), exp2_polynomial(b)) : packed<T>(exp2_approx(a), exp2_approx(b));
+                for (int j = 0; j < COLUMNS; j++)
+#pragma unroll
+                    for (int r = 0; r < 2; r++) {
+                        const float a = scores[t][j][2 * r], b = scores[t][j][2 * r + 1];
+                        if (POLYNOMIALS >> j & 1) {
+                            const float step = p.scale * (1.0f / RANGE);
+                            weights[t][j][r] = packed<T>(exp2_polynomial(fma_saturated(a, step, above[r])),
+                                                         exp2_polynomial(fma_saturated(b, step, above[r])));
+                        } else {
+                            weights[t][j][r] = packed<T>(exp2_approx(fmaf(a, p.scale, -offset[r])), exp2_approx(fmaf(b, p.scale, -offset[r])));
+                        }
+                    }
+            }
+            bool fit = true;
+#pragma unroll
+            for (int t = 0; t < TILES; t++) {
+#pragma unroll
+                for (int i = 0; i < 4; i++) added[t][i] = 0.0f;
+#pragma unroll
+                for (int j = 0; j < COLUMNS; j += 2) {
+                    const uint32_t a[4] = {weights[t][j][0], weights[t][j][1], weights[t][j + 1][0], weights[t][j + 1][1]};
+                    mma_16x8x16<T>(added[t], a, ones, ones);
                 }
+                fit = fit && added[t][0] < INFINITY && added[t][2] < INFINITY;
+            }
+            if (exact || __all_sync(~0u, fit)) break;
+            exact = true;
+        }
+#pragma unroll
+        for (int t = 0; t < TILES; t++) {
+            totals[t][0] += added[t][0];
+            totals[t][1] += added[t][2];
         }
 
         // 16 keys at a time: the weights' layout as a result is that of a left operand
 #pragma unroll
-        for (int j = 0; j < COLUMNS; j += 2) {
-            uint32_t a[TILES][4];
-#pragma unroll
-            for (int t = 0; t < TILES; t++) {
-                a[t][0] = weights[t][j][0], a[t][1] = weights[t][j][1];
-                a[t][2] = weights[t][j + 1][0], a[t][3] = weights[t][j + 1][1];
-                mma_16x8x16<T>(sums[t][ONES], a[t], ones, ones);
-            }
+        for (int j = 0; j < COLUMNS; j += 2)
 #pragma unroll
             for (int d = 0; d < DIM / 8; d += 2) {
                 uint32_t b[4];
                 ldmatrix_x4_transposed(b, values + (j * 8 + lane % 16) * ROW + d * 8 + lane / 16 * 8);
 #pragma unroll
                 for (int t = 0; t < TILES; t++) {
-                    mma_16x8x16<T>(sums[t][d], a[t], b[0], b[1]);
-                    mma_16x8x16<T>(sums[t][d + 1], a[t], b[2], b[3]);
+                    const uint32_t a[4] = {weights[t][j][0], weights[t][j][1], weights[t][j + 1][0], weights[t][j + 1][1]};
+                    mma_16x8x16<T>(sums[t][d], a, b[0], b[1]);
+                    mma_16x8x16<T>(sums[t][d + 1], a, b[2], b[3]);
                 }
             }
-        }
     }
     cp_async_wait<0>();
 
     if constexpr (GROUPS == 2) {
-        // the second group's sums and maxima, thread by thread
-        constexpr int VALUES_OF_A_THREAD = (DIM / 8 + 1) * 4 + 2;
-        static_assert(TILES == 1 && VALUES_OF_A_THREAD * 4 * THREADS <= 2 * STAGES * STAGE * 2, "they take the place of the stages");
+        // the second group's sums, totals and maxima, thread by thread
+        constexpr int SUMS = DIM / 8 * 4;
+        static_assert(TILES == 1 && (SUMS + 4) * 4 * THREADS <= 2 * STAGES * STAGE * 2, "they take the place of the stages");
         __syncthreads();
         float* shared = reinterpret_cast<float*>(memory) + tid;
         if (group == 1) {
 #pragma unroll
-            for (int d = 0; d <= ONES; d++)
+            for (int d = 0; d < DIM / 8; d++)
 #pragma unroll
                 for (int i = 0; i < 4; i++) shared[(d * 4 + i) * THREADS] = sums[0][d][i];
-            shared[(VALUES_OF_A_THREAD - 2) * THREADS] = most[0][0];
-            shared[(VALUES_OF_A_THREAD - 1) * THREADS] = most[0][1];
+#pragma unroll
+            for (int r = 0; r < 2; r++) {
+                shared[(SUMS + r) * THREADS] = totals[0][r];
+                shared[(SUMS + 2 + r) * THREADS] = most[0][r];
+            }
         }
         __syncthreads();
         if (group == 1) return;
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            const float other = shared[(VALUES_OF_A_THREAD - 2 + r) * THREADS], now = fmaxf(most[0][r], other);
+            const float other = shared[(SUMS + 2 + r) * THREADS], now = fmaxf(most[0][r], other);
             const float own_share = exp2_approx((most[0][r] - now) * p.scale), other_share = exp2_approx((other - now) * p.scale);
+            totals[0][r] = totals[0][r] * own_share + shared[(SUMS + r) * THREADS] * other_share;
 #pragma unroll
-            for (int d = 0; d <= ONES; d++)
+            for (int d = 0; d < DIM / 8; d++)
 #pragma unroll
                 for (int i = 2 * r; i < 2 * r + 2; i++) sums[0][d][i] = sums[0][d][i] * own_share + shared[(d * 4 + i) * THREADS] * other_share;
         }
@@ -221,7 +254,7 @@ __device__ __forceinline__ void attention(const AttentionParams& p) {
         for (int r = 0; r < 2; r++) {
             const int row = first + t * 16 + r * 8;
             if (row >= p.queries) continue;
-            const float share = __fdividef(1.0f, sums[t][ONES][2 * r]);
+            const float share = __fdividef(1.0f, totals[t][r]);
             T* y = static_cast<T*>(p.y) + ((static_cast<int64_t>(sample) * p.queries + row) * p.heads + head) * p.head_dim;
 #pragma unroll
             for (int d = 0; d < DIM / 8; d++) {

@@ -100,6 +100,40 @@ template <typename T> __device__ __forceinline__ void temporal_blend(const Blend
     static_cast<T*>(p.y)[i] = rounded<T>(previous + alpha * (current - previous));
 }
 
+struct Rgb8Params {
+    uint8_t* bytes;     // (pixels, 3)
+    void* planes;       // (3, pixels): 0 as -1, 255 as 1
+    uint32_t* invalid;  // set where a value is no number
+    int pixels;
+};
+
+template <typename T> __device__ __forceinline__ void from_rgb8(const Rgb8Params& p) {
+    let_next_begin();
+    wait_for_previous();
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= p.pixels) return;
+    T* planes = static_cast<T*>(p.planes);
+#pragma unroll
+    for (int c = 0; c < 3; c++)
+        planes[static_cast<int64_t>(c) * p.pixels + i] = rounded<T>(fmaf(p.bytes[static_cast<int64_t>(i) * 3 + c], 1.0f / 127.5f, -1.0f));
+}
+
+template <typename T> __device__ __forceinline__ void to_rgb8(const Rgb8Params& p) {
+    let_next_begin();
+    wait_for_previous();
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= p.pixels) return;
+    const T* planes = static_cast<const T*>(p.planes);
+#pragma unroll
+    for (int c = 0; c < 3; c++) {
+        const float v = widen(planes[static_cast<int64_t>(c) * p.pixels + i]);
+        if (v != v) *p.invalid = 1;
+        // to the nearest, halves upwards, as on the host: no fused multiply and add
+        const float level = __fadd_rn(__fmul_rn(v + 1.0f, 127.5f), 0.5f);
+        p.bytes[static_cast<int64_t>(i) * 3 + c] = static_cast<uint8_t>(fminf(fmaxf(level, 0.0f), 255.0f));
+    }
+}
+
 struct GatherParams {
     const void* x;     // (batch, channels, height, width) by strides
     const void* skip;  // (batch, skip_channels, height, width) by strides, or null
@@ -160,6 +194,8 @@ template <typename T> __device__ __forceinline__ void pad_heads(const PadParams&
     extern "C" __global__ void mirage_gather_##NAME(const GatherParams p) { gather<T>(p); }                                       \
     extern "C" __global__ void mirage_pad_heads_##NAME(const PadParams p) { pad_heads<T>(p); }                                           \
     extern "C" __global__ void mirage_sampler_step_##NAME(const SamplerParams p) { sampler_step<T>(p); }                                 \
-    extern "C" __global__ void mirage_temporal_blend_##NAME(const BlendParams p) { temporal_blend<T>(p); }
+    extern "C" __global__ void mirage_temporal_blend_##NAME(const BlendParams p) { temporal_blend<T>(p); }                              \
+    extern "C" __global__ void mirage_from_rgb8_##NAME(const Rgb8Params p) { from_rgb8<T>(p); }                                          \
+    extern "C" __global__ void mirage_to_rgb8_##NAME(const Rgb8Params p) { to_rgb8<T>(p); }
 ELEMENTWISE(__half, f16)
 ELEMENTWISE(__nv_bfloat16, bf16)

@@ -55,6 +55,13 @@ __device__ __forceinline__ float exp2_approx(float x) {
     return y;
 }
 
+// a·b + c, cut to [0, 1] on the way.
+__device__ __forceinline__ float fma_saturated(float a, float b, float c) {
+    float y;
+    asm("fma.rn.ftz.sat.f32 %0, %1, %2, %3;\n" : "=f"(y) : "f"(a), "f"(b), "f"(c));
+    return y;
+}
+
 // c += a·b on tensor cores: a is 16x16 (row-major), b 16x8 (column-major), c in f32.
 template <typename T> __device__ __forceinline__ void mma_16x8x16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 template <>

@@ -13,7 +13,7 @@ use crate::drift::{Redraw, Subject, Variant, curves, sheet};
 use crate::media::fit::{Fit, FitPlan, network_size};
 use crate::media::{self, Frame, OpenOptions};
 use crate::model::{FrameNetwork, StyleMix};
-use crate::ops::Ops;
+use crate::ops::{Ops, WeightsType};
 use crate::stages::StageSet;
 use crate::stream::{BlendRule, Sampling, Stream, StreamConfig};
 use anyhow::{Context, Result, ensure};
@@ -34,7 +34,7 @@ const ENGINE_FRAMES: u64 = 100;
 /// Inputs are a moving clip, a still, cuts, black, a clip that freezes and, where the model has styles, a switch of
 /// style. Frames are compared with earlier ones on the same input and with fresh streams. The naive variant, with every
 /// remedy off, runs beside and must fail: else the test could not see drift. Each set of stages is compared with plain
-/// f32. Writes drift.json, curves.svg, curves.png and frames.png, and the same of the naive variant, into a folder.
+/// f32; with --weights-dtype fp8 all layers are stored so, whatever their size. Writes drift.json, curves.svg, curves.png and frames.png, and the same of the naive variant, into a folder.
 #[derive(Args)]
 #[command(after_help = "Exit code 1 when a check fails, or when the naive variant does not.
 
@@ -71,6 +71,13 @@ pub struct Arguments {
     /// Print nothing but errors.
     #[arg(long, short)]
     quiet: bool,
+}
+
+impl Arguments {
+    /// The stages; the networks that are streamed here have few large layers or none, so all are stored as is asked for.
+    fn stages(&self) -> StageOptions {
+        StageOptions { weights_dtype: self.stages.weights_dtype.of_any_size(), ..self.stages.clone() }
+    }
 }
 
 /// What is tested: the network on one set of stages, with the steps, strength and blend of `generate`, and noise, so that
@@ -146,7 +153,7 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
     let json_file = arguments.output.join("drift.json");
     output::refuse_existing(&json_file, arguments.force)?;
     let device = arguments.model.device.open()?;
-    let (set, ops) = arguments.stages.install(&device)?;
+    let (set, ops) = arguments.stages().install(&device)?;
     let engine = Engine::load(&arguments.model, ops)?;
     let wanted = (arguments.size.width, arguments.size.height);
     let size = network_size(wanted, engine.network.multiple() as u32, wanted.0.max(wanted.1), Some(wanted));
@@ -237,18 +244,26 @@ fn naive(engine: &Engine, scripts: &[Script], seed: u64, progress: &Progress) ->
 /// Each prefix of the stages against plain f32.
 fn stages(arguments: &Arguments, set: &StageSet, script: &Script, progress: &Progress) -> Result<Vec<EngineDrift>> {
     let device = arguments.model.device.open()?;
-    let load = |set: &StageSet| Engine::load(&arguments.model, arguments.stages.install_part(set, &device)?);
-    let plain = load(&StageSet::none())?;
+    let options = arguments.stages();
     let prefixes = set.prefixes();
-    let engines = prefixes[1..].iter().map(load).collect::<Result<Vec<_>>>()?;
-    let note = |set: &StageSet| if set.has_fp8() { arguments.stages.weights_dtype.note() } else { "" };
-    let names = prefixes[1..].iter().map(|set| format!("{set}{}", note(set)));
-    let staged: Vec<(String, &dyn Subject)> = names.zip(engines.iter().map(|e| e as &dyn Subject)).collect();
-    if staged.is_empty() {
-        return Ok(vec![]);
-    }
+    // a stage that stores weights otherwise is compared with plain f32 on the weights that it stores
+    let (stored_otherwise, usual): (Vec<_>, Vec<_>) =
+        prefixes[1..].iter().partition(|set| options.weights_of(set) != WeightsType::Storage);
     progress.bar.set_message("stages against f32");
-    Ok(engine::compare(&plain, &staged, (script, ENGINE_FRAMES, arguments.seed), &mut || progress.bar.inc(1))?)
+    let mut drifts = vec![];
+    for (weights, sets) in [(WeightsType::Storage, usual), (options.weights_dtype, stored_otherwise)] {
+        if sets.is_empty() {
+            continue;
+        }
+        let plain = Engine::load(&arguments.model, Ops::reference(&device).on_weights(weights))?;
+        let load = |set: &&StageSet| Engine::load(&arguments.model, options.install_part(set, &device)?);
+        let engines = sets.iter().map(load).collect::<Result<Vec<_>>>()?;
+        let names = sets.iter().map(|set| format!("{set}{}", weights.note()));
+        let staged: Vec<(String, &dyn Subject)> = names.zip(engines.iter().map(|e| e as &dyn Subject)).collect();
+        let part = (script, ENGINE_FRAMES, arguments.seed);
+        drifts.extend(engine::compare(&plain, &staged, part, &mut || progress.bar.inc(1))?);
+    }
+    Ok(drifts)
 }
 
 fn pictures(traces: &[Trace], arguments: &Arguments, work: &Work, variant: Variant, prefix: &str) -> Result<()> {
@@ -322,7 +337,13 @@ impl Progress {
         }
         // the naive variant is expected to fail on its first input
         let beside = if arguments.variant.is_some() { 0 } else { arguments.frames };
-        let engine = if arguments.variant.is_some() || set.names().is_empty() { 0 } else { ENGINE_FRAMES };
+        // once against plain f32, and once more on weights that are stored otherwise
+        let comparisons = match set.names().len() {
+            0 => 0,
+            _ if arguments.stages().weights_of(set) == WeightsType::Storage => 1,
+            _ => 2,
+        };
+        let engine = if arguments.variant.is_some() { 0 } else { comparisons * ENGINE_FRAMES };
         let bar = ProgressBar::new(arguments.frames * scripts.len() as u64 + beside + engine);
         // a template that does not parse leaves the default bar
         if let Ok(style) = ProgressStyle::with_template("{bar:32.cyan/blue} {pos}/{len} frames  {msg}  {eta} left") {

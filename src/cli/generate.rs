@@ -9,7 +9,7 @@ use crate::model::{FrameNetwork, StyleMix};
 use crate::ops::Ops;
 use crate::ops::probe::Mode;
 use crate::stages::StageSet;
-use crate::stream::{BlendRule, Sampling, Stream, StreamConfig, convert};
+use crate::stream::{BlendRule, Sampling, Stream, StreamConfig};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -213,8 +213,7 @@ fn redraw(
         let Some(frame) = reader.next(stop)? else { break };
         let begin = Instant::now();
         let fitted = plan.apply(&frame)?;
-        let input = convert::to_tensor(&fitted, &stream.ops().device)?;
-        let drawn = convert::to_frame(&stream.step(&input)?, frame.timestamp)?;
+        let drawn = stream.step_frame(&fitted)?;
         let mut restored = plan.restore(&drawn)?;
         if arguments.compare {
             restored = plan.restore(&fitted)?.beside(&restored);

@@ -187,8 +187,12 @@ impl StageOptions {
     /// # Errors
     /// As for [`install`](Self::install).
     pub fn install_part(&self, set: &StageSet, device: &Device) -> Result<Ops> {
-        let weights = if set.has_fp8() { self.weights_dtype } else { WeightsType::Storage };
-        set.install_over(self.dtype.reference(weights, device))
+        set.install_over(self.dtype.reference(self.weights_of(set), device))
+    }
+
+    /// How these stages store weights.
+    pub fn weights_of(&self, set: &StageSet) -> WeightsType {
+        if set.has_fp8() { self.weights_dtype } else { WeightsType::Storage }
     }
 }
 

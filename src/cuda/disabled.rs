@@ -183,6 +183,14 @@ pub fn recording(_: &Device) -> candle_core::Result<bool> {
     Ok(false)
 }
 
+/// Whether kernels for compute capability 9.0 alone can run.
+///
+/// # Errors
+/// Always: this build has no CUDA.
+pub fn has_hopper_code(_: &Device) -> Result<bool> {
+    Ok(not_in_this_build()?)
+}
+
 /// A digest of the kernels in this build, which has none.
 pub fn kernels_digest() -> String {
     String::new()

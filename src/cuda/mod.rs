@@ -4,6 +4,7 @@
 //! and each says that it cannot: so the code of the stages is the same in every build.
 #[cfg(any(feature = "cuda", test))]
 mod arena;
+mod guard;
 #[cfg(not(feature = "cuda"))]
 #[path = "disabled.rs"]
 mod imp;
@@ -11,9 +12,10 @@ mod imp;
 #[path = "enabled/mod.rs"]
 mod imp;
 
+pub use guard::{guarded, output};
 pub use imp::{
-    COMPILED, Kernel, Kernels, Marker, Timer, address, card, device, graphs, kernels_digest, memory, processors,
-    recording, tensor_map, time_in_turns, time_parts,
+    COMPILED, Kernel, Kernels, Marker, Timer, address, card, device, graphs, has_hopper_code, kernels_digest, memory,
+    processors, recording, tensor_map, time_in_turns, time_parts,
 };
 
 #[cfg(feature = "flash-attn-cuda")]

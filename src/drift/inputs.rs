@@ -1,6 +1,7 @@
 //! The inputs of a drift test: endless loops, held in memory for one lap, so that any number of frames costs the same.
 use super::scenes::Scene;
 use crate::media::Frame;
+use crate::ops::Ops;
 use crate::stream::convert::to_tensor;
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
@@ -169,7 +170,8 @@ impl Inputs<'_> {
     }
 
     fn tensors(&self, frames: &[Frame]) -> Result<Vec<Tensor>> {
-        frames.iter().map(|f| to_tensor(f, self.device)).collect()
+        let ops = Ops::reference(self.device);
+        frames.iter().map(|f| to_tensor(&ops, f)).collect()
     }
 
     /// An even number of frames, so that a part of `frames` frames has at least [`LAPS`] laps.

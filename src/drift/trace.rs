@@ -6,6 +6,7 @@ use super::response::Response;
 use super::series::Series;
 use super::{Redraw, Subject, Variant};
 use crate::media::Frame;
+use crate::ops::Ops;
 use crate::stream::convert::to_frame;
 use crate::{Error, Result};
 use candle_core::Tensor;
@@ -173,8 +174,9 @@ pub fn run(
             newest.push_back(sketch);
             let number = index + 1;
             if [1, 10].contains(&number) || checkpoints.contains(&number) {
-                let time = Duration::ZERO;
-                trace.stills.push(Still { number, input: to_frame(frame, time)?, output: to_frame(&drawn, time)? });
+                let ops = Ops::reference(frame.device());
+                let shown = |picture: &Tensor| to_frame(&ops, picture, Duration::ZERO);
+                trace.stills.push(Still { number, input: shown(frame)?, output: shown(&drawn)? });
             }
             if checkpoints.contains(&number) {
                 match compare(subject, variant, script, seed, number, Sketch::mean(&newest))? {

@@ -3,6 +3,7 @@ use super::{
     Activation, BatchNorm, Blend, Conv2dInput, Conv2dParams, Filter, GegluParams, GroupNormParams, LayerNormParams,
     LinearParams, Op, Ops,
 };
+use crate::cuda;
 use crate::diffusion::Step;
 use candle_core::{DType, Device, Result, Tensor};
 use rand::{RngExt as _, SeedableRng};
@@ -27,10 +28,21 @@ pub enum Case {
     Attention(usize, usize, usize, usize, usize),
     /// Batch, channels, height = width, filter.
     Resample(usize, usize, usize, Filter),
+    /// Height, width, to pixels of 8 bits or from them.
+    Rgb8(usize, usize, Direction),
     /// Batch, height = width, with noise, with a clip.
     SamplerStep(usize, usize, bool, bool),
     /// Batch, height = width, per pixel.
     TemporalBlend(usize, usize, bool),
+}
+
+/// Which end of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Pixels are read.
+    From,
+    /// Pixels are written.
+    To,
 }
 
 /// What follows a convolution.
@@ -101,6 +113,10 @@ pub fn all() -> Vec<Case> {
         Resample(2, 48, 15, Filter::Bilinear2),
         Resample(1, 20, 9, Filter::Nearest2),
         Resample(2, 24, 7, Filter::Nearest2),
+        Rgb8(5, 7, Direction::From),
+        Rgb8(36, 64, Direction::From),
+        Rgb8(5, 7, Direction::To),
+        Rgb8(36, 64, Direction::To),
         SamplerStep(1, 9, false, false),
         SamplerStep(2, 32, true, true),
         TemporalBlend(1, 9, false),
@@ -142,6 +158,9 @@ pub fn drawn(count: usize, seed: u64) -> Vec<Case> {
                     let filter = [Filter::MaxPool2, Filter::Bilinear2, Filter::Nearest2][up_to(3) - 1];
                     Case::Resample(up_to(2), up_to(80), 1 + up_to(20), filter)
                 }
+                Op::Rgb8 => {
+                    Case::Rgb8(up_to(90), up_to(90), if up_to(2) == 1 { Direction::From } else { Direction::To })
+                }
                 Op::SamplerStep => Case::SamplerStep(up_to(2), up_to(50), up_to(2) == 1, up_to(2) == 1),
                 Op::TemporalBlend => Case::TemporalBlend(up_to(2), up_to(50), up_to(2) == 1),
             }
@@ -167,6 +186,8 @@ pub fn timed() -> Vec<Case> {
         Attention(1, 16, 1024, 1024, 16),
         Attention(1, 4, 1024, 77, 64),
         Resample(1, 64, 64, Filter::Bilinear2),
+        Rgb8(256, 256, Direction::From),
+        Rgb8(256, 256, Direction::To),
         SamplerStep(1, 256, true, true),
         TemporalBlend(1, 256, true),
     ]
@@ -183,6 +204,7 @@ impl Case {
             Self::LayerNorm(..) => Op::LayerNorm,
             Self::Attention(..) => Op::Attention,
             Self::Resample(..) => Op::Resample,
+            Self::Rgb8(..) => Op::Rgb8,
             Self::SamplerStep(..) => Op::SamplerStep,
             Self::TemporalBlend(..) => Op::TemporalBlend,
         }
@@ -284,6 +306,14 @@ impl Case {
                 let x = d.input((b, channels, size, size))?;
                 Prepared::new(move |ops| ops.resample("case", &x, filter))
             }
+            Self::Rgb8(height, width, Direction::From) => {
+                let pixels = d.pixels(height, width)?;
+                Prepared::new(move |ops| ops.from_rgb8(&pixels))
+            }
+            Self::Rgb8(height, width, Direction::To) => {
+                let picture = d.input((1, 3, height, width))?;
+                Prepared::new(move |ops| ops.to_rgb8(&picture))
+            }
             Self::SamplerStep(b, size, noise, clip) => {
                 let (x, output) = (d.input((b, 3, size, size))?, d.input((b, 3, size, size))?);
                 let noise = if noise { Some(d.input((b, 3, size, size))?) } else { None };
@@ -324,11 +354,12 @@ impl Case {
         let exact = self.prepare(&reference, seed)?.run(&reference)?;
         let rounded = Ops::rounded(&ops.device, ops.dtype).on_weights(ops.weights);
         let rounded = self.prepare(&rounded, seed)?.run(&rounded)?;
-        let got = self.prepare(ops, seed)?.run(ops)?;
+        let prepared = self.prepare(ops, seed)?;
+        let (got, overrun) = cuda::guarded(|| prepared.run(ops))?;
         let scale = scalar(exact.abs()?.max_all()?)?;
         let rounding = largest_difference(&rounded, &exact)?.max(half_unit(ops.dtype) * scale);
         let tolerance = 2.0 * rounding + 1e-5 * scale;
-        Ok(Outcome { error: largest_difference(&got, &exact)?, tolerance })
+        Ok(Outcome { error: largest_difference(&got, &exact)?, tolerance, overrun })
     }
 }
 
@@ -358,12 +389,14 @@ pub struct Outcome {
     pub error: f64,
     /// What is allowed.
     pub tolerance: f64,
+    /// Pieces of memory next to which a kernel has written.
+    pub overrun: usize,
 }
 
 impl Outcome {
-    /// Whether the error is a number and within bounds.
+    /// Whether the error is a number and within bounds, and nothing was written beyond what was to be.
     pub fn passed(&self) -> bool {
-        self.error.is_finite() && self.error <= self.tolerance
+        self.error.is_finite() && self.error <= self.tolerance && self.overrun == 0
     }
 }
 
@@ -425,6 +458,12 @@ impl Draw {
         Ok(values)
     }
 
+    /// `(height, width, 3)` in u8, on the processor.
+    fn pixels(&mut self, height: usize, width: usize) -> Result<Tensor> {
+        let bytes: Vec<u8> = (0..height * width * 3).map(|_| self.rng.random()).collect();
+        Tensor::from_vec(bytes, (height, width, 3), &Device::Cpu)
+    }
+
     /// Values in (0, 1).
     fn share(&mut self, shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
         let shares = candle_nn::ops::sigmoid(&self.normal(shape, 0.0, 1.0)?)?;
@@ -479,6 +518,10 @@ impl fmt::Display for Case {
                 write!(f, "attention {b}x{heads} heads, {q} queries, {t} tokens, dim {d}")
             }
             Self::Resample(b, c, size, filter) => write!(f, "resample {b}x{c}x{size}x{size}, {filter:?}"),
+            Self::Rgb8(height, width, direction) => {
+                let way = if direction == Direction::From { "to a picture" } else { "from a picture" };
+                write!(f, "rgb8 {height}x{width}, {way}")
+            }
             Self::SamplerStep(b, size, noise, clip) => {
                 write!(f, "sampler_step {b}x3x{size}x{size}")?;
                 write!(f, "{}{}", if noise { ", noise" } else { "" }, if clip { ", clip" } else { "" })

@@ -17,6 +17,7 @@ pub mod layer_norm;
 pub mod linear;
 pub mod probe;
 pub mod resample;
+pub mod rgb8;
 mod rounded;
 pub mod sampler_step;
 pub mod temporal_blend;
@@ -34,6 +35,7 @@ pub use layer_norm::{LayerNorm, LayerNormParams};
 pub use linear::{Linear, LinearParams};
 pub use probe::{Call, Op, Probe};
 pub use resample::{Filter, Resample};
+pub use rgb8::Rgb8;
 pub use sampler_step::SamplerStep;
 pub use temporal_blend::{Blend, TemporalBlend};
 
@@ -90,6 +92,8 @@ pub struct Ops {
     pub linear: Arc<dyn Linear>,
     /// Pooling and upsampling.
     pub resample: Arc<dyn Resample>,
+    /// From and to pixels of 8 bits.
+    pub rgb8: Arc<dyn Rgb8>,
     /// One update of a diffusion sampler.
     pub sampler_step: Arc<dyn SamplerStep>,
     /// Mixing a frame with the one before.
@@ -114,6 +118,7 @@ impl Ops {
             layer_norm: Arc::new(layer_norm::Reference),
             linear: Arc::new(linear::Reference),
             resample: Arc::new(resample::Reference),
+            rgb8: Arc::new(rgb8::Reference),
             sampler_step: Arc::new(sampler_step::Reference),
             temporal_blend: Arc::new(temporal_blend::Reference),
             probe: Arc::new(Probe::on(device)),

@@ -23,6 +23,8 @@ pub enum Op {
     Linear,
     /// [`super::Resample`]
     Resample,
+    /// [`super::Rgb8`]
+    Rgb8,
     /// [`super::SamplerStep`]
     SamplerStep,
     /// [`super::TemporalBlend`]
@@ -31,7 +33,7 @@ pub enum Op {
 
 impl Op {
     /// Every op, in the order of their names.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Attention,
         Self::Conv2d,
         Self::Geglu,
@@ -39,6 +41,7 @@ impl Op {
         Self::LayerNorm,
         Self::Linear,
         Self::Resample,
+        Self::Rgb8,
         Self::SamplerStep,
         Self::TemporalBlend,
     ];
@@ -53,6 +56,7 @@ impl Op {
             Self::LayerNorm => "layer_norm",
             Self::Linear => "linear",
             Self::Resample => "resample",
+            Self::Rgb8 => "rgb8",
             Self::SamplerStep => "sampler_step",
             Self::TemporalBlend => "temporal_blend",
         }

@@ -9,6 +9,7 @@ use super::group_norm::{GroupNorm, GroupNormKernel, GroupNormParams};
 use super::layer_norm::{LayerNorm, LayerNormKernel, LayerNormParams};
 use super::linear::{Linear, LinearKernel, LinearParams};
 use super::resample::{Filter, Resample};
+use super::rgb8::Rgb8;
 use super::sampler_step::SamplerStep;
 use super::temporal_blend::{Blend, TemporalBlend};
 use crate::diffusion::Step;
@@ -27,6 +28,7 @@ impl Ops {
             layer_norm: Arc::new(Rounded(plain.layer_norm, through)),
             linear: Arc::new(Rounded(plain.linear, through)),
             resample: Arc::new(Rounded(plain.resample, through)),
+            rgb8: Arc::new(Rounded(plain.rgb8, through)),
             sampler_step: Arc::new(Rounded(plain.sampler_step, through)),
             temporal_blend: Arc::new(Rounded(plain.temporal_blend, through)),
             ..plain
@@ -158,6 +160,20 @@ impl Resample for Rounded<Arc<dyn Resample>> {
 
     fn run(&self, x: &Tensor, filter: Filter) -> Result<Tensor> {
         self.round(&self.0.run(&self.round(x)?, filter)?)
+    }
+}
+
+impl Rgb8 for Rounded<Arc<dyn Rgb8>> {
+    fn stage(&self) -> &'static str {
+        self.0.stage()
+    }
+
+    fn read(&self, pixels: &Tensor, device: &Device) -> Result<Tensor> {
+        self.round(&self.0.read(pixels, device)?)
+    }
+
+    fn write(&self, picture: &Tensor) -> Result<Tensor> {
+        self.0.write(&self.round(picture)?)
     }
 }
 

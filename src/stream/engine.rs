@@ -1,12 +1,14 @@
 //! The stream: takes one frame, gives one frame, and remembers.
 use super::blend::BlendRule;
 use super::config::{Sampling, StreamConfig};
+use super::convert;
 use super::history::History;
 use super::inputs::{Draws, Inputs};
 use super::memory::{Memory, MemoryConfig, recall};
 use super::noise::{FrameNoise, Noise};
 use super::restyle::{Restyle, check_style, mixed_with_none, restyle};
 use crate::diffusion::{BetaSchedule, NoiseSchedule, Plan, Prediction, Sampler, Settings, Start, Step};
+use crate::media::Frame;
 use crate::model::{Condition, FrameNetwork, Given};
 use crate::ops::{Ops, Recorder};
 use crate::{Error, Result};
@@ -94,6 +96,11 @@ impl Stream {
     /// # Errors
     /// A frame of another size than the one before, or one that the network does not take.
     pub fn step(&mut self, frame: &Tensor) -> Result<Tensor> {
+        Ok(self.next(frame)?.to_dtype(DType::F32)?)
+    }
+
+    /// The next frame, in the storage type of the stages.
+    fn next(&mut self, frame: &Tensor) -> Result<Tensor> {
         let previous = self.state.history.newest().cloned();
         if let Some(previous) = &previous
             && previous.dims() != frame.dims()
@@ -107,7 +114,16 @@ impl Stream {
         }
         let drawn = self.draw(frame, &self.state)?;
         self.state.push(frame, &drawn)?;
-        Ok(drawn.to_dtype(DType::F32)?)
+        Ok(drawn)
+    }
+
+    /// Redraws the next frame, from a picture to a picture.
+    ///
+    /// # Errors
+    /// As for [`step`](Self::step), and a network that draws what is not a number.
+    pub fn step_frame(&mut self, frame: &Frame) -> Result<Frame> {
+        let drawn = self.next(&convert::to_tensor(&self.ops, frame)?)?;
+        convert::to_frame(&self.ops, &drawn, frame.timestamp)
     }
 
     /// Redraws a whole clip from its first frame, whatever the stream did before, and leaves the stream as it is.
@@ -212,8 +228,10 @@ impl Stream {
             (Some(plan), None) => self.image_to_image(plan, frame, before, &mut noise)?,
         };
         let recalled = recall(&self.ops, &inputs.memory, self.config.memory.weight, &drawn)?;
+        // how much the input moves is told from small differences: not in halves
         let moved = [&inputs.frame, inputs.before.as_ref().unwrap_or(&inputs.frame)];
-        let blended = self.config.blend.apply(&self.ops, &recalled, previous, moved)?;
+        let moved = [moved[0].to_dtype(DType::F32)?, moved[1].to_dtype(DType::F32)?];
+        let blended = self.config.blend.apply(&self.ops, &recalled, previous, [&moved[0], &moved[1]])?;
         // what leaves the range once would be fed back for ever; a restyled frame was cut to it by its last step
         if self.restyle.is_some() { Ok(blended) } else { Ok(blended.clamp(-1f32, 1f32)?) }
     }

@@ -157,7 +157,7 @@ impl Attention for ShortHeads {
         let [(q, q_steps), (k, k_steps), (v, v_steps)] = [readable(q)?, readable(k)?, readable(v)?];
         let int = |n: usize| i32::try_from(n).map_err(candle_core::Error::wrap);
         // SAFETY: the kernel below writes every value before the stream reads one.
-        let y = unsafe { Tensor::empty((batch, queries, heads, head_dim), self.dtype, q.device()) }?;
+        let y = unsafe { cuda::output((batch, queries, heads, head_dim), self.dtype, q.device()) }?;
         let arguments = AttentionArguments {
             q: cuda::address(&q)?,
             k: cuda::address(&k)?,

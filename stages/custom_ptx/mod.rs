@@ -1,9 +1,12 @@
-//! Weeks 4 and 9 to 12: kernels that say each instruction themselves, for compute capability 9.0 (H100, H200).
+//! Weeks 4 and 9 to 12: kernels that say each instruction themselves.
 //!
-//! Convolutions and linear layers ask for whole boxes of memory with one instruction, and multiply them out of shared memory:
-//! `cuda-kernels/conv2d_hopper.cu`, whose instructions are those of `cuda-kernels/hopper.cuh`. Attention reads short heads where the
-//! projection left them: `cuda-kernels/attention.cu`. Where asked for, the weights of large layers are stored in eight bits:
-//! `cuda-kernels/conv2d_fp8.cu`. What waits for memory only is written in PTX: `cuda-kernels/ptx/*.ptx`.
+//! On cards of compute capability 9.0 (H100, H200), convolutions and linear layers ask for whole boxes of memory with one instruction, and
+//! multiply them out of shared memory: `cuda-kernels/conv2d_hopper.cu`, whose instructions are those of `cuda-kernels/hopper.cuh`. Where
+//! asked for, the weights of large layers are stored in eight bits: `cuda-kernels/conv2d_fp8.cu`. Other cards, from 8.0 on, have the
+//! convolutions of `fused-ops` in their place.
+//!
+//! On all of them, attention reads short heads where the projection left them (`cuda-kernels/attention.cu`), and what waits for memory only
+//! is written in PTX (`cuda-kernels/ptx/*.ptx`).
 mod attention;
 
 use crate::ops::Ops;
@@ -19,12 +22,12 @@ const STAGE: &str = "custom-ptx";
 /// Replaces every slot.
 ///
 /// # Errors
-/// Storage in f32, a card other than those of compute capability 9.0, or a driver that cannot load the kernels.
+/// Storage in f32, weights in eight bits on a card that is not of compute capability 9.0, or a driver that cannot load the kernels.
 pub fn install(ops: Ops) -> Result<Ops> {
     if ops.dtype == DType::F32 {
         return Err(Error::Stage("custom-ptx takes half precision: add fp16 to --stages".into()));
     }
-    let cores = Arc::new(TensorCores::load_hopper(&ops.device, ops.dtype, ops.weights)?);
+    let cores = Arc::new(TensorCores::load_all(&ops.device, ops.dtype, ops.weights)?);
     let layers = Arc::new(Layers { stage: STAGE, cores });
     let ops = memory_bound::install(ops, STAGE, Code::Ptx)?;
     let attention = Arc::new(attention::ShortHeads::load(&ops.device, ops.dtype, ops.attention)?);

@@ -52,7 +52,7 @@ impl Flash {
             return Ok(t);
         }
         // SAFETY: the kernel below writes every value before the stream reads one.
-        let y = unsafe { Tensor::empty((batch, tokens, heads, padded_dim), self.dtype, t.device()) }?;
+        let y = unsafe { cuda::output((batch, tokens, heads, padded_dim), self.dtype, t.device()) }?;
         let int = |n: usize| i32::try_from(n).map_err(candle_core::Error::wrap);
         let long = |n: usize| i64::try_from(n).map_err(candle_core::Error::wrap);
         let stride = t.stride();

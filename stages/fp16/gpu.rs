@@ -164,7 +164,7 @@ impl PlainAttention {
     fn softmax(&self, products: &Tensor, scale: f64) -> Result<Tensor> {
         let (heads, queries, tokens) = products.dims3()?;
         // SAFETY: the kernel below writes every value before the stream reads one.
-        let y = unsafe { Tensor::empty(products.shape(), self.dtype, products.device()) }?;
+        let y = unsafe { cuda::output(products.shape(), self.dtype, products.device()) }?;
         let arguments = SoftmaxArguments {
             x: cuda::address(products)?,
             y: cuda::address(&y)?,

@@ -1,5 +1,5 @@
 //! Changes of resolution, the sampler's update and the temporal blend, one launch each.
-use super::{Code, Source, int};
+use super::{Code, MOST_PIECES, Source, Streaming, int};
 use crate::cuda::{self, Grid, Kernel, Kernels, Params};
 use crate::diffusion::Step;
 use crate::ops::resample::{Filter, Resample};
@@ -7,31 +7,6 @@ use crate::ops::sampler_step::SamplerStep;
 use crate::ops::temporal_blend::{Blend, TemporalBlend};
 use crate::stages::tensor_cores::channels_last;
 use candle_core::{DType, Device, Result, Tensor};
-
-/// Pieces of 16 bytes that the kernels in PTX count in 32 bits.
-const MOST_PIECES: usize = i32::MAX as usize;
-
-/// A kernel that does the same to each value, whatever its channel.
-struct Streaming {
-    /// For values by eights, where there is one.
-    eights: Option<Kernel>,
-    any: Kernel,
-}
-
-impl Streaming {
-    fn load(source: &Source<'_>, kernel: &str) -> crate::Result<Self> {
-        Ok(Self { eights: source.ptx(kernel, 0)?, any: source.cuda_cpp(kernel, "", 0)? })
-    }
-
-    /// The kernel for `count` values in rows of `row` at these addresses (0: none), and the values that a thread of it takes.
-    fn choose(&self, count: usize, row: usize, addresses: [u64; 4]) -> (&Kernel, usize) {
-        let whole = row.is_multiple_of(8) && count / 8 <= MOST_PIECES && addresses.iter().all(|a| a.is_multiple_of(16));
-        match &self.eights {
-            Some(kernel) if whole => (kernel, 8),
-            _ => (&self.any, 1),
-        }
-    }
-}
 
 /// The kernels for one storage type; those that work on channels, for channels by eights and for any.
 pub(super) struct Elementwise {
@@ -108,7 +83,7 @@ impl Resample for Elementwise {
             candle_core::bail!("{height}x{width} pixels cannot be halved");
         }
         // SAFETY: the kernel below writes every value before the stream reads one.
-        let y = unsafe { Tensor::empty((batch, height_out, width_out, channels), self.dtype, x.device()) }?;
+        let y = unsafe { cuda::output((batch, height_out, width_out, channels), self.dtype, x.device()) }?;
         let arguments = ResampleArguments {
             x: cuda::address(&x)?,
             y: cuda::address(&y)?,
@@ -166,7 +141,7 @@ impl SamplerStep for Elementwise {
         let (x, output) = (self.operand(x, shape)?, self.operand(output, shape)?);
         let noise = noise.map(|noise| self.operand(noise, shape)).transpose()?;
         // SAFETY: the kernel below writes every value before the stream reads one.
-        let y = unsafe { Tensor::empty(shape, self.dtype, x.device()) }?;
+        let y = unsafe { cuda::output(shape, self.dtype, x.device()) }?;
         let arguments = SamplerArguments {
             x: cuda::address(&x)?,
             output: cuda::address(&output)?,
@@ -221,7 +196,7 @@ impl TemporalBlend for Elementwise {
             Blend::Map(map) => (Some(self.operand(map, &[batch, 1, height, width])?), 0.0),
         };
         // SAFETY: the kernel below writes every value before the stream reads one.
-        let y = unsafe { Tensor::empty(&shape[..], self.dtype, current.device()) }?;
+        let y = unsafe { cuda::output(&shape[..], self.dtype, current.device()) }?;
         let arguments = BlendArguments {
             current: cuda::address(&current)?,
             previous: cuda::address(&previous)?,

@@ -1,9 +1,11 @@
-//! Ops that wait for memory and not for arithmetic, on a GPU: norms, changes of resolution, the sampler's update, the temporal blend.
+//! Ops that wait for memory and not for arithmetic, on a GPU: norms, changes of resolution, the sampler's update, the temporal blend, both
+//! ends of a frame.
 //!
 //! Two stages share it: `fused-ops` runs what `cuda-kernels/norm.cu` and `elementwise.cu` have, `custom-ptx` in its place the files of
 //! `cuda-kernels/ptx/`, which take channels or values by eights.
 mod elementwise;
 mod norms;
+mod rgb8;
 
 use crate::cuda::{Kernel, Kernels};
 use crate::ops::Ops;
@@ -27,11 +29,13 @@ pub enum Code {
 pub fn install(ops: Ops, stage: &'static str, code: Code) -> crate::Result<Ops> {
     let (device, dtype) = (&ops.device, ops.dtype);
     let norms = Arc::new(norms::Norms::load(device, dtype, stage, code)?);
+    let rgb8 = Arc::new(rgb8::Pixels::load(device, dtype, stage, code)?);
     let elementwise = Arc::new(elementwise::Elementwise::load(device, dtype, stage, code)?);
     Ok(Ops {
         group_norm: Arc::new(norms::Slot { norms: norms.clone(), below: ops.group_norm }),
         layer_norm: Arc::new(norms::Slot { norms, below: ops.layer_norm }),
         resample: elementwise.clone(),
+        rgb8,
         sampler_step: elementwise.clone(),
         temporal_blend: elementwise,
         ..ops
@@ -73,6 +77,31 @@ impl<'a> Source<'a> {
             None => self.cuda_cpp(kernel, "", shared)?,
         };
         Ok([eights, self.cuda_cpp(kernel, "_any", shared)?])
+    }
+}
+
+/// Pieces of 16 bytes that the kernels in PTX count in 32 bits.
+const MOST_PIECES: usize = i32::MAX as usize;
+
+/// A kernel that does the same to each value, whatever its channel.
+struct Streaming {
+    /// For values by eights, where there is one.
+    eights: Option<Kernel>,
+    any: Kernel,
+}
+
+impl Streaming {
+    fn load(source: &Source<'_>, kernel: &str) -> crate::Result<Self> {
+        Ok(Self { eights: source.ptx(kernel, 0)?, any: source.cuda_cpp(kernel, "", 0)? })
+    }
+
+    /// The kernel for `count` values in rows of `row` at these addresses (0: none), and the values that a thread of it takes.
+    fn choose(&self, count: usize, row: usize, addresses: [u64; 4]) -> (&Kernel, usize) {
+        let whole = row.is_multiple_of(8) && count / 8 <= MOST_PIECES && addresses.iter().all(|a| a.is_multiple_of(16));
+        match &self.eights {
+            Some(kernel) if whole => (kernel, 8),
+            _ => (&self.any, 1),
+        }
     }
 }
 

@@ -130,8 +130,8 @@ impl GroupNormKernel for FusedGroupNorm {
         // SAFETY: both are written in full before the stream reads them.
         let (y, partial) = unsafe {
             (
-                Tensor::empty(x.shape(), norms.dtype, x.device())?,
-                Tensor::empty((batch, blocks, p.groups, 2), DType::F32, x.device())?,
+                cuda::output(x.shape(), norms.dtype, x.device())?,
+                cuda::output((batch, blocks, p.groups, 2), DType::F32, x.device())?,
             )
         };
         let arguments = GroupNormArguments {
@@ -220,7 +220,7 @@ impl LayerNormKernel for FusedLayerNorm {
         // a thread holds 32 values of a row
         let (kernel, team) = if width <= WARP_ROW { (&norms.narrow[which], 32) } else { (&norms.wide[which], 128) };
         // SAFETY: written in full before the stream reads it.
-        let y = unsafe { Tensor::empty(x.shape(), norms.dtype, x.device()) }?;
+        let y = unsafe { cuda::output(x.shape(), norms.dtype, x.device()) }?;
         let arguments = LayerNormArguments {
             x: cuda::address(&x)?,
             weight: cuda::address(&p.weight)?,

@@ -60,7 +60,7 @@ impl TensorCores {
             candle_core::bail!("a residual of {:?} cannot be added to {shape:?}", residual.dims);
         }
         // SAFETY: the kernel below writes every value before the stream reads one.
-        let y = unsafe { Tensor::empty(&shape[..], self.dtype, sums.device()) }?;
+        let y = unsafe { cuda::output(&shape[..], self.dtype, sums.device()) }?;
         let int = |n: usize| i32::try_from(n).map_err(candle_core::Error::wrap);
         let params = EpilogueParams {
             sums: operand(Some(sums), sums.dims(), DType::F32)?,

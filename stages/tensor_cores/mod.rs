@@ -15,6 +15,7 @@ pub use epilogue::Epilogue;
 pub use layers::{Layers, channels_last};
 pub use weights::{PackedWeights, by_eights, fold_batch_norm, interleave_gates};
 
+use crate::Error;
 use crate::cuda::{self, Kernel, Kernels, Params};
 use crate::ops::{Activation, WeightsType};
 use candle_core::{DType, Device, Result, Tensor};
@@ -225,12 +226,20 @@ impl TensorCores {
         })
     }
 
-    /// Loads the kernels, and beside them those for compute capability 9.0, which take the layers that they can, and those for weights
-    /// that are stored as `weights`.
+    /// Loads the kernels, and beside them, where the card is of compute capability 9.0, those for it, which take the layers that they can; and
+    /// those for weights that are stored as `weights`.
     ///
     /// # Errors
-    /// As [`load`](Self::load), and another card.
-    pub fn load_hopper(device: &Device, dtype: DType, weights: WeightsType) -> crate::Result<Self> {
+    /// As [`load`](Self::load), and weights in eight bits on another card.
+    pub fn load_all(device: &Device, dtype: DType, weights: WeightsType) -> crate::Result<Self> {
+        if !cuda::has_hopper_code(device)? {
+            if weights == WeightsType::Storage {
+                return Self::load(device, dtype);
+            }
+            return Err(Error::Stage(
+                "--weights-dtype fp8 needs a card of compute capability 9.0 (H100, H200): leave it out here".into(),
+            ));
+        }
         let hopper = Some(Hopper::load(device, dtype)?);
         let tiles_fp8 = match weights {
             WeightsType::Storage => vec![],
@@ -289,7 +298,7 @@ impl TensorCores {
         let kept = match scratch.take().filter(|kept| kept.elem_count() >= count) {
             Some(kept) => kept,
             // SAFETY: what is read of it was written by the kernel that it is given to.
-            None => unsafe { Tensor::empty(count, DType::F32, device) }?,
+            None => unsafe { cuda::output(count, DType::F32, device) }?,
         };
         let sums = kept.narrow(0, 0, count)?.reshape(shape);
         *scratch = Some(kept);
@@ -340,7 +349,7 @@ impl TensorCores {
         let residual = residual.as_ref().map_or(Ok(0), Picture::address)?;
         let y = match finish {
             // SAFETY: the kernel below writes every value before the stream reads one.
-            Some(_) => unsafe { Tensor::empty(&shape[..], self.dtype, input.x.device()) }?,
+            Some(_) => unsafe { cuda::output(&shape[..], self.dtype, input.x.device()) }?,
             None => self.scratch(&shape, input.x.device())?,
         };
         let pixels = batch * out_height * out_width;

@@ -92,7 +92,7 @@ impl TensorCores {
         }
         let whole = (channels + skip_channels).next_multiple_of(VECTOR);
         // SAFETY: the kernel below writes every value before the stream reads one.
-        let y = unsafe { Tensor::empty((batch, height, width, whole), self.dtype, x.device()) }?;
+        let y = unsafe { cuda::output((batch, height, width, whole), self.dtype, x.device()) }?;
         let int = |n: usize| i32::try_from(n).map_err(candle_core::Error::wrap);
         let strides = |t: &Tensor| -> Result<[i64; 4]> {
             let mut steps = [0; 4];

@@ -97,14 +97,16 @@ fn by_lanes(rows: &Tensor) -> Result<Tensor> {
     halves.transpose(1, 2)?.contiguous()?.reshape(rows.shape())
 }
 
-/// A dimension made a multiple of 8 with zeros.
+/// A dimension made a multiple of 8 with zeros, in memory from which 16 bytes can be read at a time.
 ///
 /// # Errors
 /// A dimension that the tensor does not have.
 pub fn by_eights(t: &Tensor, dim: usize) -> Result<Tensor> {
     let size = t.dim(dim)?;
     match size.next_multiple_of(VECTOR) - size {
-        0 => Ok(t.clone()),
+        // a part of a tensor may begin anywhere
+        0 if (t.layout().start_offset() * t.dtype().size_in_bytes()).is_multiple_of(16) => Ok(t.clone()),
+        0 => t.force_contiguous(),
         missing => t.pad_with_zeros(dim, 0, missing),
     }
 }

@@ -178,6 +178,7 @@ pub fn address(tensor: &Tensor) -> candle_core::Result<u64> {
         DType::F16 => base::<half::f16>(storage, &stream)?,
         DType::BF16 => base::<half::bf16>(storage, &stream)?,
         DType::U32 => base::<u32>(storage, &stream)?,
+        DType::U8 => base::<u8>(storage, &stream)?,
         // by its slice: the element's type is that of a crate that is not named here
         DType::F8E4M3 => match &storage.slice {
             CudaStorageSlice::F8E4M3(values) => values.device_ptr(&stream).0,

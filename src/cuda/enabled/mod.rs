@@ -10,7 +10,7 @@ pub use event::Timer;
 pub use graph::{Marker, graphs, time_in_turns, time_parts};
 pub use launch::{Kernel, address, tensor_map};
 pub use memory::memory;
-pub use module::{Kernels, kernels_digest};
+pub use module::{Kernels, has_hopper_code, kernels_digest};
 
 use crate::{Error, Result};
 use candle_core::cuda_backend::CudaDevice;
@@ -61,6 +61,7 @@ fn open(ordinal: usize) -> Result<Device> {
             OLDEST.0, OLDEST.1
         )));
     }
+    module::check_variable()?;
     // SAFETY: all work of this program on the device goes through this one stream, so nothing ever waits for another.
     unsafe { cuda.disable_event_tracking() };
     memory::keep(cuda)?;

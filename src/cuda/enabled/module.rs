@@ -10,14 +10,46 @@ use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-/// What `build.rs` made of each file in `cuda-kernels/`: its name, whether only compute capability 9.0 has its instructions, and code for the cards
-/// named there, and, of CUDA C++ for any card, PTX for later ones.
-const IMAGES: &[(&str, bool, &[u8])] = include!(concat!(env!("OUT_DIR"), "/images.rs"));
+/// What `build.rs` made of each file in `cuda-kernels/`: its name; code for the cards named there, with PTX for later ones; and, unless only
+/// compute capability 9.0 has its instructions, the code of the oldest generation alone.
+const IMAGES: &[(&str, &[u8], Option<&[u8]>)] = include!(concat!(env!("OUT_DIR"), "/images.rs"));
+
+/// The variable that keeps code for newer cards from being used.
+const OLDEST_ONLY: &str = "MIRAGE_CUDA_ARCH";
+/// Its value.
+const OLDEST_NAME: &str = "compute_80";
+
+/// Whether only code that any card can run is wanted, though this one is newer: so one card can show that both are right.
+fn oldest_only() -> bool {
+    std::env::var_os(OLDEST_ONLY).is_some_and(|name| name == OLDEST_NAME)
+}
+
+/// Whether the variable has a value that means something.
+///
+/// # Errors
+/// Any other.
+pub(super) fn check_variable() -> Result<()> {
+    match std::env::var_os(OLDEST_ONLY) {
+        Some(name) if name != OLDEST_NAME => Err(Error::Device(format!(
+            "{OLDEST_ONLY} is {name:?}: it takes {OLDEST_NAME}, which keeps code for newer cards from being used; unset it to use all"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Whether kernels that only compute capability 9.0 has the instructions of can run here.
+///
+/// # Errors
+/// A device that is no NVIDIA GPU.
+pub fn has_hopper_code(device: &Device) -> Result<bool> {
+    Ok(compute_capability(device.as_cuda_device()?)? == (9, 0) && !oldest_only())
+}
 
 /// A digest of all of them: what was measured of other kernels says nothing of these.
 pub fn kernels_digest() -> String {
     let mut hasher = DefaultHasher::new();
-    IMAGES.iter().for_each(|(_, _, image)| image.hash(&mut hasher));
+    IMAGES.iter().for_each(|(_, image, _)| image.hash(&mut hasher));
+    oldest_only().hash(&mut hasher);
     format!("{:016x}", hasher.finish())
 }
 
@@ -35,15 +67,18 @@ impl Kernels {
     /// A file that this build has not, a device that is no NVIDIA GPU or not of the generation that the file is for, or a driver that
     /// cannot load it.
     pub fn load(device: &Device, file: &str) -> Result<Self> {
-        let (major, minor) = compute_capability(device.as_cuda_device()?)?;
         let known = IMAGES.iter().find(|(name, ..)| *name == file);
-        let (_, only_hopper, image) =
+        let (_, image, oldest) =
             known.ok_or_else(|| candle_core::Error::Msg(format!("no file of kernels {file} in this build")))?;
-        if *only_hopper && (major, minor) != (9, 0) {
-            return Err(Error::Stage(format!(
-                "custom-ptx serves cards of compute capability 9.0 (H100, H200), and this one is {major}.{minor}: leave it out of --stages"
-            )));
-        }
+        let image = match oldest {
+            None if !has_hopper_code(device)? => {
+                return Err(Error::Stage(format!(
+                    "the kernels of {file} serve cards of compute capability 9.0 alone (H100, H200)"
+                )));
+            }
+            Some(oldest) if oldest_only() => oldest,
+            _ => image,
+        };
         let context = device.as_cuda_device()?.cuda_stream().context().clone();
         let module = context.load_module(Ptx::from_binary(image.to_vec())).map_err(|e| {
             candle_core::Error::Msg(format!(

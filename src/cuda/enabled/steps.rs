@@ -9,16 +9,18 @@ use crate::cuda::arena::Arena;
 use candle_core::Result;
 use candle_core::cuda_backend::cudarc::driver::result::memcpy_dtod_async;
 use candle_core::cuda_backend::cudarc::driver::sys::{
-    self, CUfunction, CUgraph, CUgraphNode, CUgraphNodeType, CUlaunchAttributeID, CUlaunchAttributeValue, CUmemorytype,
-    CUstream,
+    self, CUfunction, CUfunction_attribute, CUgraph, CUgraphNode, CUgraphNodeType, CUlaunchAttributeID,
+    CUlaunchAttributeValue, CUmemorytype, CUstream,
 };
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_void};
 use std::mem::MaybeUninit;
 use std::ptr::{null_mut, without_provenance_mut};
 
-/// How the names of our own kernels begin: they wait for the kernel ahead themselves, as `cuda-kernels/ptx.cuh` says.
+/// How the names of our own kernels begin.
 pub(super) const OWN_KERNELS: &str = "mirage_";
+/// The [`generation`] from which on they wait for the kernel ahead themselves, as `cuda-kernels/ptx.cuh` says.
+const OVERLAPPING: i32 = 90;
 
 /// The names in `extra` of `cuLaunchKernel`.
 const BUFFER_POINTER: usize = 1;
@@ -55,7 +57,10 @@ struct Launch {
     buffer: Option<usize>,
     /// Words that are addresses in the block: argument, word, offset.
     addresses: Vec<(usize, usize, u64)>,
+    /// Whether it takes the one argument that ours do.
     own: bool,
+    /// Whether it waits for the kernel ahead itself, and so may begin before that has ended.
+    overlaps: bool,
 }
 
 enum Step {
@@ -242,6 +247,7 @@ fn kernel(node: CUgraphNode, arena: &Arena) -> Result<Launch> {
     };
     // SAFETY: the function is loaded, and the driver's string lives as long as it is.
     let name = unsafe { CStr::from_ptr(ask(|to| sys::cuFuncGetName(to, function))?) };
+    let own = name.to_bytes().starts_with(OWN_KERNELS.as_bytes());
     let mut launch = Launch {
         function,
         grid: Grid {
@@ -254,7 +260,8 @@ fn kernel(node: CUgraphNode, arena: &Arena) -> Result<Launch> {
         arguments: Vec::new(),
         buffer: None,
         addresses: Vec::new(),
-        own: name.to_bytes().starts_with(OWN_KERNELS.as_bytes()),
+        own,
+        overlaps: own && generation(function)? >= OVERLAPPING,
     };
     if p.kernelParams.is_null() {
         // SAFETY: the node has its arguments in the other of the two forms.
@@ -283,6 +290,13 @@ fn kernel(node: CUgraphNode, arena: &Arena) -> Result<Launch> {
         launch.addresses.extend(found);
     }
     Ok(launch)
+}
+
+/// The generation of cards, ten times its compute capability, that a function's code was written for.
+fn generation(function: CUfunction) -> Result<i32> {
+    let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_PTX_VERSION;
+    // SAFETY: the function is loaded.
+    ask(|to| unsafe { sys::cuFuncGetAttribute(to, attribute, function) })
 }
 
 /// # Safety
@@ -353,7 +367,7 @@ unsafe fn relaunch(launch: &Launch, stream: CUstream, block: u64) -> Result<()> 
     };
     // SAFETY: the arguments are those that the kernel was captured with, at addresses that the caller vouches for; a kernel that may
     // overlap with the one ahead is ours, and waits for it before it touches what others write.
-    unsafe { launch::launch(launch.function, stream, launch.grid, launch.threads, launch.own, pointers, extra) }
+    unsafe { launch::launch(launch.function, stream, launch.grid, launch.threads, launch.overlaps, pointers, extra) }
 }
 
 fn copy(node: CUgraphNode, arena: &Arena) -> Result<Step> {
