@@ -2,19 +2,17 @@
 // libraries are built for, such as 12 or 24, and for few tokens.
 //
 // Against the rung below: queries, keys and values are read where the projection left them, whatever lies between two tokens, so nothing
-// is padded or copied; a head of 12 is computed as 16 and not as 32; the sums of a row's weights come out of the tensor cores, as one
-// more column of v that is all ones; and where exponentials are the limit (a processor makes 16 in a clock, and two million of them for
-// 4096 tokens), a share of them is computed as polynomials by units that would be idle.
+// is padded or copied; a head of 12 is computed as 16 and not as 32; the sums of a row's weights come out of the tensor cores, as the product
+// with a column of ones, for which there is room behind a v of 12 or 24; a row's largest score is looked for in the first tile only, and
+// again where a weight relative to it becomes infinite in its type; and where exponentials are the limit (a processor makes 16 in a
+// clock, and two million of them for 4096 tokens), a share of them is computed as polynomials by units that would be idle.
 //
 // A warp has 16 queries, or twice 16; keys and values pass by in tiles of 64 through a ring of stages (cp.async, ldmatrix, mma.m16n8k16). Where
 // there are few queries, two groups of warps share a block's queries, take the tiles in turn, and add up at the end.
 #include "ptx.cuh"
 
 constexpr int KEYS = 64, WARPS = 4, THREADS = WARPS * 32;  // threads of a group
-#ifndef ATTENTION_POLYNOMIALS
-#define ATTENTION_POLYNOMIALS 0x88
-#endif
-constexpr unsigned POLYNOMIALS = ATTENTION_POLYNOMIALS;  // which of eight columns of a tile's weights
+constexpr unsigned POLYNOMIALS = 0x88;  // which of eight columns of a tile's weights are polynomials
 
 struct AttentionParams {
     const void* q;  // (batch, queries, heads, head_dim) by strides, each head's values together
@@ -44,8 +42,9 @@ template <typename T> __device__ __forceinline__ uint32_t packed(float a, float 
     return bits;
 }
 
-// DIM: the head dim, up to the next multiple of 16. TILES of 16 queries for each warp. BYTES of a copy.
-template <typename T, int DIM, int TILES, int GROUPS, int BYTES, int STAGES>
+// DIM: the head dim, up to the next multiple of 16; HEAD: the head dim itself where it is known and less, else 0. TILES of 16 queries for
+// each warp. BYTES of a copy.
+template <typename T, int DIM, int HEAD, int TILES, int GROUPS, int BYTES, int STAGES>
 __device__ __forceinline__ void attention(const AttentionParams& p) {
     constexpr int ROW = DIM + 8;  // so that the eight rows of a matrix lie in different banks
     constexpr int VALUES = BYTES / 2, CHUNKS = DIM / VALUES;
@@ -60,9 +59,42 @@ __device__ __forceinline__ void attention(const AttentionParams& p) {
     const T* v = static_cast<const T*>(p.v) + sample * p.v_batch + head * p.v_head;
     const int all = (p.tokens + KEYS - 1) / KEYS, tiles = (all - group + GROUPS - 1) / GROUPS;
     let_next_begin();
+
+    // where there is room behind a head, it is filled once: the first column behind v with ones, so that its product is a row's total
+    constexpr bool ROOM = HEAD > 0;
+    if constexpr (ROOM) {
+        static_assert(DIM - HEAD == VALUES && THREADS == 2 * KEYS, "one piece behind each row, a row for each thread");
+        const uint32_t one = tid < KEYS ? 0u : packed<T>(1.0f, 0.0f);
+#pragma unroll
+        for (int i = 0; i < STAGES; i++)
+#pragma unroll
+            for (int at = 0; at < VALUES; at += 2)
+                *reinterpret_cast<uint32_t*>(stages + i * STAGE + tid * ROW + HEAD + at) = at == 0 ? one : 0u;
+    }
     wait_for_previous();
 
+    // with a known head dim three threads have a row of keys, another half a tile below, and the same rows of values
+    constexpr int PIECES = HEAD / VALUES, HALF = KEYS / 2;
+    static_assert(!ROOM || HALF * PIECES <= THREADS, "a thread for each piece of half a tile");
+    const int own = tid / (ROOM ? PIECES : 1), column_of_own = tid % (ROOM ? PIECES : 1) * VALUES;
+    const T* own_key = k + (group * KEYS + own) * p.k_token + column_of_own;
+    const T* own_value = v + (group * KEYS + own) * p.v_token + column_of_own;
     auto fetch = [&](int turn) {
+        if constexpr (ROOM) {
+            T* to = stages + turn % STAGES * STAGE + own * ROW + column_of_own;
+            const int left = p.tokens - (turn * GROUPS + group) * KEYS;
+            if (own < HALF) {
+#pragma unroll
+                for (int i = 0; i < 2; i++) {
+                    const bool there = own + i * HALF < left;
+                    cp_async<BYTES>(to + i * HALF * ROW, there ? own_key + i * HALF * p.k_token : k, there);
+                    cp_async<BYTES>(to + (KEYS + i * HALF) * ROW, there ? own_value + i * HALF * p.v_token : v, there);
+                }
+            }
+            own_key += KEYS * GROUPS * p.k_token;
+            own_value += KEYS * GROUPS * p.v_token;
+            return;
+        }
         T* keys = stages + turn % STAGES * STAGE;
         T* values = keys + KEYS * ROW;
 #pragma unroll 1
@@ -97,6 +129,7 @@ __device__ __forceinline__ void attention(const AttentionParams& p) {
 #pragma unroll
     for (int t = 0; t < TILES; t++) most[t][0] = most[t][1] = -INFINITY;
     const uint32_t ones = packed<T>(1.0f, 1.0f);
+    constexpr int TOTAL = HEAD / 8;  // where the column of ones is
 
 #pragma unroll 1
     for (int turn = 0; turn < tiles; turn++) {
@@ -110,10 +143,26 @@ __device__ __forceinline__ void attention(const AttentionParams& p) {
         const T* values = keys + KEYS * ROW;
 
         // a row's weights are first taken relative to the largest score before this tile: what is larger by so much that a weight has no
-        // room in its type, as every score of the first tile, makes the sum infinite; then all is done again with the largest known
+        // room in its type makes the total infinite; then all is done again with the largest known, as for the first tile from the start
         uint32_t weights[TILES][COLUMNS][2];
-        float added[TILES][4];
-        bool exact = false;
+        // 16 keys at a time: the weights' layout as a result is that of a left operand
+        auto weigh = [&](float(&of)[TILES][DIM / 8][4]) {
+#pragma unroll
+            for (int j = 0; j < COLUMNS; j += 2)
+#pragma unroll
+                for (int d = 0; d < DIM / 8; d += 2) {
+                    uint32_t b[4];
+                    ldmatrix_x4_transposed(b, values + (j * 8 + lane % 16) * ROW + d * 8 + lane / 16 * 8);
+#pragma unroll
+                    for (int t = 0; t < TILES; t++) {
+                        const uint32_t a[4] = {weights[t][j][0], weights[t][j][1], weights[t][j + 1][0], weights[t][j + 1][1]};
+                        mma_16x8x16<T>(of[t][d], a, b[0], b[1]);
+                        mma_16x8x16<T>(of[t][d + 1], a, b[2], b[3]);
+                    }
+                }
+        };
+        float added[TILES][4], products[TILES][DIM / 8][4];
+        bool exact = turn == 0;
 #pragma unroll 1
         while (true) {
             float scores[TILES][COLUMNS][4] = {};
@@ -180,40 +229,54 @@ __device__ __forceinline__ void attention(const AttentionParams& p) {
                     }
             }
             bool fit = true;
+            if constexpr (ROOM) {
 #pragma unroll
-            for (int t = 0; t < TILES; t++) {
+                for (int t = 0; t < TILES; t++)
 #pragma unroll
-                for (int i = 0; i < 4; i++) added[t][i] = 0.0f;
+                    for (int d = 0; d < DIM / 8; d++)
 #pragma unroll
-                for (int j = 0; j < COLUMNS; j += 2) {
-                    const uint32_t a[4] = {weights[t][j][0], weights[t][j][1], weights[t][j + 1][0], weights[t][j + 1][1]};
-                    mma_16x8x16<T>(added[t], a, ones, ones);
+                        for (int i = 0; i < 4; i++) products[t][d][i] = 0.0f;
+                weigh(products);
+#pragma unroll
+                for (int t = 0; t < TILES; t++) fit = fit && products[t][TOTAL][0] < INFINITY && products[t][TOTAL][2] < INFINITY;
+            } else {
+#pragma unroll
+                for (int t = 0; t < TILES; t++) {
+#pragma unroll
+                    for (int i = 0; i < 4; i++) added[t][i] = 0.0f;
+#pragma unroll
+                    for (int j = 0; j < COLUMNS; j += 2) {
+                        const uint32_t a[4] = {weights[t][j][0], weights[t][j][1], weights[t][j + 1][0], weights[t][j + 1][1]};
+                        mma_16x8x16<T>(added[t], a, ones, ones);
+                    }
+                    fit = fit && added[t][0] < INFINITY && added[t][2] < INFINITY;
                 }
-                fit = fit && added[t][0] < INFINITY && added[t][2] < INFINITY;
             }
             if (exact || __all_sync(~0u, fit)) break;
             exact = true;
         }
+        if constexpr (ROOM) {
 #pragma unroll
-        for (int t = 0; t < TILES; t++) {
-            totals[t][0] += added[t][0];
-            totals[t][1] += added[t][2];
-        }
-
-        // 16 keys at a time: the weights' layout as a result is that of a left operand
+            for (int t = 0; t < TILES; t++)
 #pragma unroll
-        for (int j = 0; j < COLUMNS; j += 2)
+                for (int d = 0; d < DIM / 8; d++)
 #pragma unroll
-            for (int d = 0; d < DIM / 8; d += 2) {
-                uint32_t b[4];
-                ldmatrix_x4_transposed(b, values + (j * 8 + lane % 16) * ROW + d * 8 + lane / 16 * 8);
+                    for (int i = 0; i < 4; i++) sums[t][d][i] += products[t][d][i];
+        } else {
 #pragma unroll
-                for (int t = 0; t < TILES; t++) {
-                    const uint32_t a[4] = {weights[t][j][0], weights[t][j][1], weights[t][j + 1][0], weights[t][j + 1][1]};
-                    mma_16x8x16<T>(sums[t][d], a, b[0], b[1]);
-                    mma_16x8x16<T>(sums[t][d + 1], a, b[2], b[3]);
-                }
+            for (int t = 0; t < TILES; t++) {
+                totals[t][0] += added[t][0];
+                totals[t][1] += added[t][2];
             }
+            weigh(sums);
+        }
+    }
+    if constexpr (ROOM) {
+        // the column of ones belongs to one thread of four
+#pragma unroll
+        for (int t = 0; t < TILES; t++)
+#pragma unroll
+            for (int r = 0; r < 2; r++) totals[t][r] = __shfl_sync(~0u, sums[t][TOTAL][2 * r], lane / 4 * 4 + HEAD % 8 / 2);
     }
     cp_async_wait<0>();
 
@@ -259,29 +322,34 @@ __device__ __forceinline__ void attention(const AttentionParams& p) {
 #pragma unroll
             for (int d = 0; d < DIM / 8; d++) {
                 const int column = d * 8 + lane % 4 * 2;
-                if (column < p.head_dim)
+                if (column < (ROOM ? HEAD : p.head_dim))
                     *reinterpret_cast<uint32_t*>(y + column) = packed<T>(sums[t][d][2 * r] * share, sums[t][d][2 * r + 1] * share);
             }
         }
 }
 
 // RESIDENT: blocks that a processor holds at least.
-#define ATTENTION(T, NAME, DIM, TILES, GROUPS, BYTES, STAGES, RESIDENT)                                                           \
+#define ATTENTION(T, NAME, LABEL, DIM, HEAD, TILES, GROUPS, BYTES, STAGES, RESIDENT)                                              \
     extern "C" __global__ void __launch_bounds__(THREADS * GROUPS, RESIDENT)                                                      \
-        mirage_attention_##NAME##_##DIM##x##TILES##x##GROUPS(const AttentionParams p) {                                           \
-        attention<T, DIM, TILES, GROUPS, BYTES, STAGES>(p);                                                                       \
+        mirage_attention_##NAME##_##LABEL##x##TILES##x##GROUPS(const AttentionParams p) {                                         \
+        attention<T, DIM, HEAD, TILES, GROUPS, BYTES, STAGES>(p);                                                                 \
     }
 #define ATTENTIONS(T, NAME)                                                                                                       \
-    ATTENTION(T, NAME, 16, 1, 1, 8, 3, 6)                                                                                         \
-    ATTENTION(T, NAME, 16, 1, 2, 8, 3, 3)                                                                                         \
-    ATTENTION(T, NAME, 16, 2, 1, 8, 3, 4)                                                                                         \
-    ATTENTION(T, NAME, 32, 1, 1, 16, 3, 5)                                                                                        \
-    ATTENTION(T, NAME, 32, 1, 2, 16, 3, 2)                                                                                        \
-    ATTENTION(T, NAME, 32, 2, 1, 16, 3, 3)                                                                                        \
-    ATTENTION(T, NAME, 48, 1, 1, 16, 3, 3)                                                                                        \
-    ATTENTION(T, NAME, 64, 1, 1, 16, 3, 3)                                                                                        \
-    ATTENTION(T, NAME, 96, 1, 1, 16, 2, 3)                                                                                        \
-    ATTENTION(T, NAME, 128, 1, 1, 16, 2, 2)                                                                                       \
-    ATTENTION(T, NAME, 192, 1, 1, 16, 2, 2)
+    ATTENTION(T, NAME, 12, 16, 12, 1, 1, 8, 3, 5)                                                                                 \
+    ATTENTION(T, NAME, 12, 16, 12, 1, 2, 8, 3, 2)                                                                                 \
+    ATTENTION(T, NAME, 12, 16, 12, 2, 1, 8, 3, 4)                                                                                 \
+    ATTENTION(T, NAME, 16, 16, 0, 1, 1, 8, 3, 6)                                                                                  \
+    ATTENTION(T, NAME, 16, 16, 0, 1, 2, 8, 3, 3)                                                                                  \
+    ATTENTION(T, NAME, 24, 32, 24, 1, 1, 16, 3, 4)                                                                                \
+    ATTENTION(T, NAME, 24, 32, 24, 1, 2, 16, 3, 2)                                                                                \
+    ATTENTION(T, NAME, 24, 32, 24, 2, 1, 16, 3, 3)                                                                                \
+    ATTENTION(T, NAME, 32, 32, 0, 1, 1, 16, 3, 5)                                                                                 \
+    ATTENTION(T, NAME, 32, 32, 0, 1, 2, 16, 3, 2)                                                                                 \
+    ATTENTION(T, NAME, 32, 32, 0, 2, 1, 16, 3, 3)                                                                                 \
+    ATTENTION(T, NAME, 48, 48, 0, 1, 1, 16, 3, 3)                                                                                 \
+    ATTENTION(T, NAME, 64, 64, 0, 1, 1, 16, 3, 3)                                                                                 \
+    ATTENTION(T, NAME, 96, 96, 0, 1, 1, 16, 2, 3)                                                                                 \
+    ATTENTION(T, NAME, 128, 128, 0, 1, 1, 16, 2, 2)                                                                               \
+    ATTENTION(T, NAME, 192, 192, 0, 1, 1, 16, 2, 2)
 ATTENTIONS(__half, f16)
 ATTENTIONS(__nv_bfloat16, bf16)

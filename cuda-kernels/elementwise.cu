@@ -134,6 +134,40 @@ template <typename T> __device__ __forceinline__ void to_rgb8(const Rgb8Params& 
     }
 }
 
+struct GaussianParams {
+    void* y;
+    uint32_t key[2], frame[2], number;  // as in src/ops/gaussian.rs
+    int count;
+};
+
+// Standard Gaussian noise: Philox4x32-10 (Salmon et al., SC 2011) and Box and Muller's transform. A thread makes the four values of a counter.
+template <typename T> __device__ __forceinline__ void gaussian(const GaussianParams& p) {
+    let_next_begin();
+    const uint32_t block = blockIdx.x * blockDim.x + threadIdx.x;
+    uint32_t w[4] = {block, p.number, p.frame[0], p.frame[1]}, key[2] = {p.key[0], p.key[1]};
+#pragma unroll
+    for (int round = 0; round < 10; round++) {
+        const uint32_t high = __umulhi(0xD2511F53u, w[0]), low = 0xD2511F53u * w[0];
+        const uint32_t other_high = __umulhi(0xCD9E8D57u, w[2]), other_low = 0xCD9E8D57u * w[2];
+        w[0] = other_high ^ w[1] ^ key[0], w[1] = other_low, w[2] = high ^ w[3] ^ key[1], w[3] = low;
+        key[0] += 0x9E3779B9u, key[1] += 0xBB67AE85u;
+    }
+    constexpr float UNIT = 1.0f / 4294967296.0f;
+    float values[4];
+#pragma unroll
+    for (int i = 0; i < 4; i += 2) {
+        const float radius = sqrtf(-2.0f * logf((__uint2float_rn(w[i]) + 0.5f) * UNIT));
+        sincospif(2.0f * (__uint2float_rn(w[i + 1]) * UNIT), &values[i + 1], &values[i]);
+        values[i] *= radius, values[i + 1] *= radius;
+    }
+    wait_for_previous();
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const int64_t at = static_cast<int64_t>(block) * 4 + i;
+        if (at < p.count) static_cast<T*>(p.y)[at] = rounded<T>(values[i]);
+    }
+}
+
 struct GatherParams {
     const void* x;     // (batch, channels, height, width) by strides
     const void* skip;  // (batch, skip_channels, height, width) by strides, or null
@@ -195,6 +229,7 @@ template <typename T> __device__ __forceinline__ void pad_heads(const PadParams&
     extern "C" __global__ void mirage_pad_heads_##NAME(const PadParams p) { pad_heads<T>(p); }                                           \
     extern "C" __global__ void mirage_sampler_step_##NAME(const SamplerParams p) { sampler_step<T>(p); }                                 \
     extern "C" __global__ void mirage_temporal_blend_##NAME(const BlendParams p) { temporal_blend<T>(p); }                              \
+    extern "C" __global__ void mirage_gaussian_##NAME(const GaussianParams p) { gaussian<T>(p); }                                        \
     extern "C" __global__ void mirage_from_rgb8_##NAME(const Rgb8Params p) { from_rgb8<T>(p); }                                          \
     extern "C" __global__ void mirage_to_rgb8_##NAME(const Rgb8Params p) { to_rgb8<T>(p); }
 ELEMENTWISE(__half, f16)

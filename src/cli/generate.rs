@@ -206,6 +206,7 @@ fn redraw(
     stop: &AtomicBool,
     mut done: impl FnMut(Duration),
 ) -> Result<()> {
+    // while calls are counted, no frame is replayed from a recording
     stream.ops().probe.set(Mode::Count);
     let rate = reader.info().frame_rate;
     let mut written = 0;
@@ -219,6 +220,7 @@ fn redraw(
             restored = plan.restore(&fitted)?.beside(&restored);
         }
         let time = begin.elapsed();
+        stream.ops().probe.stop();
         // a camera's frames come when they come: the last one stands until the clock asks for the next
         let due = if reader.dropped().is_some() { rate.frames_until(frame.timestamp) } else { written + 1 };
         while written < due.max(1) {
@@ -300,7 +302,7 @@ fn summary(arguments: &Arguments, seconds: &mut [f64], set: &StageSet, ops: &Ops
     }
     let who: Vec<String> = calls.iter().map(|(stage, n)| format!("{stage} {n}")).collect();
     format!(
-        "{} frames to {}{}: {:.2} frames/s, median {:.1} ms a frame; stages {set}{}, op calls: {}",
+        "{} frames to {}{}: {:.2} frames/s, median {:.1} ms a frame; stages {set}{}, op calls of the first frame: {}",
         seconds.len(),
         arguments.output,
         if stopped { " (stopped)" } else { "" },

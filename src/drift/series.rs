@@ -147,11 +147,11 @@ pub fn drift_error(first: f64, departures: &[f64], floor: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::noise::Noise;
+    use crate::ops::gaussian::{self, Draw};
 
     fn noise(seed: u64, n: usize) -> Vec<f32> {
         let mut values = vec![0.0; n];
-        Noise::new(seed).frame(0).fill(&mut values);
+        gaussian::fill(Draw { seed, frame: 0, number: 0 }, &mut values);
         values
     }
 

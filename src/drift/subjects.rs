@@ -1,7 +1,7 @@
 //! Subjects whose drift is known, since they are plain functions of tensors.
 use super::{Redraw, Subject, Variant};
 use crate::Result;
-use crate::stream::noise::Noise;
+use crate::ops::gaussian::{self, Draw};
 use candle_core::Tensor;
 
 /// How a synthetic stream misbehaves.
@@ -40,15 +40,7 @@ impl Subject for Fault {
             Self::NaiveOnly => Self::Brightness(0.5),
             other => *other,
         };
-        Ok(Box::new(Synthetic {
-            fault,
-            noise: Noise::new(seed),
-            index: 0,
-            since: 0,
-            style: 0,
-            last: None,
-            gains: [1.0; 3],
-        }))
+        Ok(Box::new(Synthetic { fault, seed, index: 0, since: 0, style: 0, last: None, gains: [1.0; 3] }))
     }
 
     fn styles(&self) -> Option<[String; 2]> {
@@ -58,7 +50,7 @@ impl Subject for Fault {
 
 struct Synthetic {
     fault: Fault,
-    noise: Noise,
+    seed: u64,
     index: u64,
     /// The frame at which the style was set.
     since: u64,
@@ -83,6 +75,10 @@ impl Redraw for Synthetic {
 }
 
 impl Synthetic {
+    fn noise(&self, frame: u64, values: &mut [f32]) {
+        gaussian::fill(Draw { seed: self.seed, frame, number: 0 }, values);
+    }
+
     fn draw(&mut self, frame: &Tensor) -> Result<Tensor> {
         let sound = gains(&styled(frame, self.style)?, self.gains)?;
         let age = self.index as f64 / 1000.0;
@@ -90,7 +86,7 @@ impl Synthetic {
             Fault::None | Fault::NaiveOnly => sound,
             Fault::Noise => {
                 let mut values = vec![0f32; frame.elem_count() + 4];
-                self.noise.frame(self.index).fill(&mut values);
+                self.noise(self.index, &mut values);
                 let shifts: Vec<f64> = values.drain(..4).map(|v| f64::from(v) * 0.02).collect();
                 let noise = Tensor::from_vec(values, frame.shape(), frame.device())?;
                 let sound = gains(&sound, [1.0 + shifts[0], 1.0 + shifts[1], 1.0 + shifts[2]])?;
@@ -98,7 +94,7 @@ impl Synthetic {
             }
             Fault::PaletteDraw => {
                 let mut value = [0f32; 1];
-                self.noise.frame(self.since).fill(&mut value);
+                self.noise(self.since, &mut value);
                 let member = f64::from((value[0].abs() * 1000.0) as u32 % 6);
                 gains(&sound, [1.0 - 0.1 * member, 0.5 + 0.1 * member, 0.8])?
             }
@@ -113,7 +109,7 @@ impl Synthetic {
             },
             Fault::PaletteWalk => {
                 let mut steps = [0f32; 3];
-                self.noise.frame(self.index).fill(&mut steps);
+                self.noise(self.index, &mut steps);
                 self.gains.iter_mut().zip(steps).for_each(|(g, s)| *g = (*g + 0.02 * f64::from(s)).clamp(0.0, 1.5));
                 sound
             }

@@ -1,4 +1,5 @@
 //! The table of cases per op: parity tests, `validate`, `bench` and the op benchmarks all read this one.
+use super::gaussian;
 use super::{
     Activation, BatchNorm, Blend, Conv2dInput, Conv2dParams, Filter, GegluParams, GroupNormParams, LayerNormParams,
     LinearParams, Op, Ops,
@@ -20,6 +21,8 @@ pub enum Case {
     Linear(usize, usize, usize, usize, Activation, bool),
     /// Batch, tokens, inputs, inner.
     Geglu(usize, usize, usize, usize),
+    /// Height, width.
+    Gaussian(usize, usize),
     /// Batch, channels, height = width, groups, activation.
     GroupNorm(usize, usize, usize, usize, Activation),
     /// Batch, tokens, width.
@@ -88,6 +91,8 @@ pub fn all() -> Vec<Case> {
         Linear(1, 64, 1536, 384, Activation::Gelu, true),
         Geglu(1, 3, 7, 5),
         Geglu(2, 64, 64, 256),
+        Gaussian(3, 5),
+        Gaussian(64, 48),
         GroupNorm(1, 8, 3, 4, Activation::None),
         GroupNorm(2, 64, 16, 32, Activation::Silu),
         GroupNorm(1, 96, 33, 32, Activation::Silu),
@@ -145,6 +150,7 @@ pub fn drawn(count: usize, seed: u64) -> Vec<Case> {
                     Case::Conv2d(up_to(2), [up_to(200), skip], up_to(150), 2 + up_to(30), kernel, stride, follow)
                 }
                 Op::Geglu => Case::Geglu(up_to(2), up_to(100), up_to(200), up_to(150)),
+                Op::Gaussian => Case::Gaussian(up_to(90), up_to(90)),
                 Op::GroupNorm => {
                     let groups = up_to(32);
                     Case::GroupNorm(up_to(2), groups * up_to(16), up_to(30), groups, activation(up_to(2)))
@@ -181,6 +187,7 @@ pub fn timed() -> Vec<Case> {
         Conv2d(1, [128, 128], 128, 32, 3, 1, BLOCK),
         Linear(1, 1024, 256, 1024, Activation::Gelu, false),
         Geglu(1, 1024, 128, 512),
+        Gaussian(256, 256),
         GroupNorm(1, 64, 64, 32, silu),
         LayerNorm(1, 1024, 256),
         Attention(1, 16, 1024, 1024, 16),
@@ -200,6 +207,7 @@ impl Case {
             Self::Conv2d(..) => Op::Conv2d,
             Self::Linear(..) => Op::Linear,
             Self::Geglu(..) => Op::Geglu,
+            Self::Gaussian(..) => Op::Gaussian,
             Self::GroupNorm(..) => Op::GroupNorm,
             Self::LayerNorm(..) => Op::LayerNorm,
             Self::Attention(..) => Op::Attention,
@@ -220,7 +228,7 @@ impl Case {
     /// # Errors
     /// A slot that cannot prepare it.
     pub fn prepare(&self, ops: &Ops, seed: u64) -> Result<Prepared> {
-        self.with(ops, Draw::new(seed, ops))
+        self.with(ops, Draw::new(seed, ops), seed)
     }
 
     /// As [`prepare`](Self::prepare), with images laid out in memory as the slot lays its own results: so a network's layers
@@ -231,12 +239,12 @@ impl Case {
     pub fn prepare_as_in_a_network(&self, ops: &Ops, seed: u64) -> Result<Prepared> {
         let prepared = self.prepare(ops, seed)?;
         match prepared.run(ops)?.stride() {
-            [_, 1, _, _] => self.with(ops, Draw { channels_last: true, ..Draw::new(seed, ops) }),
+            [_, 1, _, _] => self.with(ops, Draw { channels_last: true, ..Draw::new(seed, ops) }, seed),
             _ => Ok(prepared),
         }
     }
 
-    fn with(&self, ops: &Ops, mut draw: Draw) -> Result<Prepared> {
+    fn with(&self, ops: &Ops, mut draw: Draw, seed: u64) -> Result<Prepared> {
         let d = &mut draw;
         Ok(match *self {
             Self::Conv2d(b, [i, skip], o, size, kernel, stride, follow) => {
@@ -281,6 +289,11 @@ impl Case {
                 let layer = ops.prepare_geglu("case", params)?;
                 let x = d.input((b, tokens, i))?;
                 Prepared::new(move |ops| ops.geglu(&layer, &x))
+            }
+            Self::Gaussian(height, width) => {
+                let (draw, shape) =
+                    (gaussian::Draw { seed, frame: seed >> 7, number: 2 }, (1, 3, height, width).into());
+                Prepared::new(move |ops| ops.gaussian(draw, &shape))
             }
             Self::GroupNorm(b, channels, size, groups, activation) => {
                 let (weight, bias) = (d.vector(channels, 1.0, 0.1)?, d.vector(channels, 0.0, 0.1)?);
@@ -509,6 +522,7 @@ impl fmt::Display for Case {
                 activation(f, act)
             }
             Self::Geglu(b, tokens, i, inner) => write!(f, "geglu {b}x{tokens}x{i} to {inner}"),
+            Self::Gaussian(height, width) => write!(f, "gaussian 1x3x{height}x{width}"),
             Self::GroupNorm(b, c, size, groups, act) => {
                 write!(f, "group_norm {b}x{c}x{size}x{size}, {groups} groups")?;
                 activation(f, act)

@@ -10,6 +10,7 @@ pub mod cases;
 
 pub mod conv2d;
 pub mod fp8;
+pub mod gaussian;
 pub mod geglu;
 pub mod graphs;
 pub mod group_norm;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 pub use attention::Attention;
 pub use conv2d::{BatchNorm, Conv2d, Conv2dInput, Conv2dParams};
 pub use fp8::WeightsType;
+pub use gaussian::Gaussian;
 pub use geglu::{Geglu, GegluParams};
 pub use graphs::{Graphs, Recorder};
 pub use group_norm::{GroupNorm, GroupNormParams};
@@ -80,6 +82,8 @@ pub struct Ops {
     pub attention: Arc<dyn Attention>,
     /// Convolution with its epilogue.
     pub conv2d: Arc<dyn Conv2d>,
+    /// Standard Gaussian noise.
+    pub gaussian: Arc<dyn Gaussian>,
     /// Gated linear unit with GELU.
     pub geglu: Arc<dyn Geglu>,
     /// Records whole pieces of work and replays them, where a stage can.
@@ -112,6 +116,7 @@ impl Ops {
             device: device.clone(),
             attention: Arc::new(attention::Reference),
             conv2d: Arc::new(conv2d::Reference),
+            gaussian: Arc::new(gaussian::Reference),
             geglu: Arc::new(geglu::Reference),
             graphs: None,
             group_norm: Arc::new(group_norm::Reference),

@@ -13,6 +13,8 @@ pub enum Op {
     Attention,
     /// [`super::Conv2d`]
     Conv2d,
+    /// [`super::Gaussian`]
+    Gaussian,
     /// [`super::Geglu`]
     Geglu,
     /// [`super::GroupNorm`]
@@ -33,9 +35,10 @@ pub enum Op {
 
 impl Op {
     /// Every op, in the order of their names.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Attention,
         Self::Conv2d,
+        Self::Gaussian,
         Self::Geglu,
         Self::GroupNorm,
         Self::LayerNorm,
@@ -51,6 +54,7 @@ impl Op {
         match self {
             Self::Attention => "attention",
             Self::Conv2d => "conv2d",
+            Self::Gaussian => "gaussian",
             Self::Geglu => "geglu",
             Self::GroupNorm => "group_norm",
             Self::LayerNorm => "layer_norm",
@@ -155,6 +159,11 @@ impl Probe {
     pub fn mark(&self, marker: Marker) {
         self.set(Mode::Mark);
         self.state().marker = Some(marker);
+    }
+
+    /// Looks no further, and keeps what was seen.
+    pub fn stop(&self) {
+        self.mode.store(OFF, Relaxed);
     }
 
     /// Whether anything is counted, timed or kept.

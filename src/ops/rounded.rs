@@ -4,6 +4,7 @@
 use super::Ops;
 use super::attention::{self, Attention};
 use super::conv2d::{Conv2d, Conv2dInput, Conv2dKernel, Conv2dParams};
+use super::gaussian::{Draw, Gaussian};
 use super::geglu::{Geglu, GegluKernel, GegluParams};
 use super::group_norm::{GroupNorm, GroupNormKernel, GroupNormParams};
 use super::layer_norm::{LayerNorm, LayerNormKernel, LayerNormParams};
@@ -13,7 +14,7 @@ use super::rgb8::Rgb8;
 use super::sampler_step::SamplerStep;
 use super::temporal_blend::{Blend, TemporalBlend};
 use crate::diffusion::Step;
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Shape, Tensor};
 use std::sync::Arc;
 
 impl Ops {
@@ -23,6 +24,7 @@ impl Ops {
         Self {
             attention: Arc::new(Rounded(plain.attention, through)),
             conv2d: Arc::new(Rounded(plain.conv2d, through)),
+            gaussian: Arc::new(Rounded(plain.gaussian, through)),
             geglu: Arc::new(Rounded(plain.geglu, through)),
             group_norm: Arc::new(Rounded(plain.group_norm, through)),
             layer_norm: Arc::new(Rounded(plain.layer_norm, through)),
@@ -99,6 +101,16 @@ impl Linear for Rounded<Arc<dyn Linear>> {
 impl LinearKernel for Rounded<Box<dyn LinearKernel>> {
     fn run(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
         self.round(&self.0.run(&self.round(x)?, self.round_opt(residual)?.as_ref())?)
+    }
+}
+
+impl Gaussian for Rounded<Arc<dyn Gaussian>> {
+    fn stage(&self) -> &'static str {
+        self.0.stage()
+    }
+
+    fn run(&self, draw: Draw, shape: &Shape, device: &Device) -> Result<Tensor> {
+        self.round(&self.0.run(draw, shape, device)?)
     }
 }
 

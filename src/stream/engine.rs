@@ -5,11 +5,11 @@ use super::convert;
 use super::history::History;
 use super::inputs::{Draws, Inputs};
 use super::memory::{Memory, MemoryConfig, recall};
-use super::noise::{FrameNoise, Noise};
 use super::restyle::{Restyle, check_style, mixed_with_none, restyle};
 use crate::diffusion::{BetaSchedule, NoiseSchedule, Plan, Prediction, Sampler, Settings, Start, Step};
 use crate::media::Frame;
 use crate::model::{Condition, FrameNetwork, Given};
+use crate::ops::gaussian::Draw;
 use crate::ops::{Ops, Recorder};
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
@@ -211,8 +211,8 @@ impl Stream {
             (Some(plan), None) => 1 + during(plan),
             (None, None) => 0,
         };
-        let mut noise = Noise::new(self.config.seed).frame(state.index);
-        (0..draws).map(|_| gaussian(&mut noise, frame)).collect()
+        let draw = |number| Draw { seed: self.config.seed, frame: state.index, number: number as u32 };
+        (0..draws).map(|number| Ok(self.ops.gaussian(draw(number), frame.shape())?)).collect()
     }
 
     /// Draws a frame from `inputs` alone.
@@ -302,13 +302,6 @@ impl Stream {
         }
         Ok(x)
     }
-}
-
-/// Standard Gaussian noise shaped as `like`, in f32.
-fn gaussian(noise: &mut FrameNoise, like: &Tensor) -> Result<Tensor> {
-    let mut values = vec![0f32; like.elem_count()];
-    noise.fill(&mut values);
-    Ok(Tensor::from_vec(values, like.shape(), like.device())?)
 }
 
 /// What a network without styles is given: the frame before, as it was drawn.

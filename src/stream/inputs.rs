@@ -13,7 +13,7 @@ pub(super) struct Inputs {
     pub history: Vec<Tensor>,
     /// What the context memory keeps, oldest first.
     pub memory: Vec<Entry>,
-    /// Standard Gaussian noise shaped as the frame, in f32, in the order in which it is taken.
+    /// Standard Gaussian noise shaped as the frame, in f32 or in the storage type, in the order in which it is taken.
     pub noise: Vec<Tensor>,
 }
 

@@ -7,7 +7,6 @@ mod engine;
 pub mod history;
 mod inputs;
 mod memory;
-pub mod noise;
 pub mod pacing;
 mod restyle;
 

@@ -11,9 +11,11 @@ const KEYS: usize = 64;
 /// See `KEYS`.
 const THREADS: u32 = 128;
 
-/// A kernel of `attention.cu`: for head dims up to `dim`.
+/// A kernel of `attention.cu`: for the head dim `head`, or where that is 0 for those up to `dim`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Variant {
+    head: usize,
+    /// What is computed: `head` and zeros.
     dim: usize,
     /// Times 16 queries for each of four warps.
     tiles: usize,
@@ -24,26 +26,36 @@ struct Variant {
     stages: usize,
 }
 
-const fn variant(dim: usize, tiles: usize, groups: usize, values: usize, stages: usize) -> Variant {
-    Variant { dim, tiles, groups, values, stages }
+const fn variant(head: usize, dim: usize, tiles: usize, groups: usize, values: usize, stages: usize) -> Variant {
+    Variant { head, dim, tiles, groups, values, stages }
 }
 
 /// As in `attention.cu`, the narrowest first.
-const VARIANTS: [Variant; 11] = [
-    variant(16, 1, 1, 4, 3),
-    variant(16, 1, 2, 4, 3),
-    variant(16, 2, 1, 4, 3),
-    variant(32, 1, 1, 8, 3),
-    variant(32, 1, 2, 8, 3),
-    variant(32, 2, 1, 8, 3),
-    variant(48, 1, 1, 8, 3),
-    variant(64, 1, 1, 8, 3),
-    variant(96, 1, 1, 8, 2),
-    variant(128, 1, 1, 8, 2),
-    variant(192, 1, 1, 8, 2),
+const VARIANTS: [Variant; 16] = [
+    variant(12, 16, 1, 1, 4, 3),
+    variant(12, 16, 1, 2, 4, 3),
+    variant(12, 16, 2, 1, 4, 3),
+    variant(0, 16, 1, 1, 4, 3),
+    variant(0, 16, 1, 2, 4, 3),
+    variant(24, 32, 1, 1, 8, 3),
+    variant(24, 32, 1, 2, 8, 3),
+    variant(24, 32, 2, 1, 8, 3),
+    variant(0, 32, 1, 1, 8, 3),
+    variant(0, 32, 1, 2, 8, 3),
+    variant(0, 32, 2, 1, 8, 3),
+    variant(0, 48, 1, 1, 8, 3),
+    variant(0, 64, 1, 1, 8, 3),
+    variant(0, 96, 1, 1, 8, 2),
+    variant(0, 128, 1, 1, 8, 2),
+    variant(0, 192, 1, 1, 8, 2),
 ];
 
 impl Variant {
+    /// What the kernel's name has for it.
+    fn label(self) -> usize {
+        if self.head > 0 { self.head } else { self.dim }
+    }
+
     fn queries(self) -> usize {
         4 * 16 * self.tiles
     }
@@ -59,7 +71,8 @@ impl Variant {
 
     /// The variant for such heads over so many tokens, where a GPU has `blocks` of 64 queries each.
     fn choose(head_dim: usize, tokens: usize, blocks: usize, processors: usize) -> Option<usize> {
-        let fits = |v: &Variant| v.dim >= head_dim && head_dim.is_multiple_of(v.values);
+        let fits =
+            |v: &Variant| v.head == head_dim || (v.head == 0 && v.dim >= head_dim && head_dim.is_multiple_of(v.values));
         let narrowest = VARIANTS[VARIANTS.iter().position(fits)?];
         // more queries for a warp share what is read of keys and values, where enough of them keep every processor busy; two groups
         // take half as long where they do not
@@ -106,7 +119,7 @@ impl ShortHeads {
     pub fn load(device: &Device, dtype: DType, below: Arc<dyn Attention>) -> crate::Result<Self> {
         let (name, kernels) = (type_name(dtype)?, Kernels::load(device, "attention")?);
         let get =
-            |v: &Variant| kernels.get(&format!("attention_{name}_{}x{}x{}", v.dim, v.tiles, v.groups), v.shared());
+            |v: &Variant| kernels.get(&format!("attention_{name}_{}x{}x{}", v.label(), v.tiles, v.groups), v.shared());
         let all = VARIANTS.iter().map(get).collect::<crate::Result<_>>()?;
         Ok(Self { dtype, kernels: all, processors: cuda::processors(device)? as usize, below })
     }
@@ -195,11 +208,12 @@ mod tests {
         let choose = |head_dim: usize, tokens: usize, blocks: usize| {
             Variant::choose(head_dim, tokens, blocks, 132).map(|at| VARIANTS[at])
         };
-        assert_eq!(choose(12, 4096, 1024), Some(variant(16, 2, 1, 4, 3)));
-        assert_eq!(choose(12, 16, 16), Some(variant(16, 1, 1, 4, 3)));
-        assert_eq!(choose(24, 1024, 256), Some(variant(32, 1, 2, 8, 3)));
-        assert_eq!(choose(192, 16, 16), Some(variant(192, 1, 1, 8, 2)));
-        assert_eq!(choose(40, 1024, 2048), Some(variant(48, 1, 1, 8, 3)));
+        assert_eq!(choose(12, 4096, 1024), Some(variant(12, 16, 2, 1, 4, 3)));
+        assert_eq!(choose(12, 16, 16), Some(variant(12, 16, 1, 1, 4, 3)));
+        assert_eq!(choose(8, 4096, 1024), Some(variant(0, 16, 1, 1, 4, 3)), "few networks have such heads");
+        assert_eq!(choose(24, 1024, 256), Some(variant(24, 32, 1, 2, 8, 3)));
+        assert_eq!(choose(192, 16, 16), Some(variant(0, 192, 1, 1, 8, 2)));
+        assert_eq!(choose(40, 1024, 2048), Some(variant(0, 48, 1, 1, 8, 3)));
         // 4 by 4 only the narrowest can be copied
         assert_eq!((choose(20, 16, 16), choose(200, 16, 16)), (None, None));
     }

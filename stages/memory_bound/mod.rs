@@ -1,9 +1,10 @@
-//! Ops that wait for memory and not for arithmetic, on a GPU: norms, changes of resolution, the sampler's update, the temporal blend, both
-//! ends of a frame.
+//! Ops that wait for memory and not for arithmetic, on a GPU: norms, changes of resolution, the sampler's update, the temporal blend, noise,
+//! both ends of a frame.
 //!
 //! Two stages share it: `fused-ops` runs what `cuda-kernels/norm.cu` and `elementwise.cu` have, `custom-ptx` in its place the files of
 //! `cuda-kernels/ptx/`, which take channels or values by eights.
 mod elementwise;
+mod gaussian;
 mod norms;
 mod rgb8;
 
@@ -29,9 +30,11 @@ pub enum Code {
 pub fn install(ops: Ops, stage: &'static str, code: Code) -> crate::Result<Ops> {
     let (device, dtype) = (&ops.device, ops.dtype);
     let norms = Arc::new(norms::Norms::load(device, dtype, stage, code)?);
+    let gaussian = Arc::new(gaussian::Philox::load(device, dtype, stage)?);
     let rgb8 = Arc::new(rgb8::Pixels::load(device, dtype, stage, code)?);
     let elementwise = Arc::new(elementwise::Elementwise::load(device, dtype, stage, code)?);
     Ok(Ops {
+        gaussian,
         group_norm: Arc::new(norms::Slot { norms: norms.clone(), below: ops.group_norm }),
         layer_norm: Arc::new(norms::Slot { norms, below: ops.layer_norm }),
         resample: elementwise.clone(),
