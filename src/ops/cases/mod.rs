@@ -1,16 +1,18 @@
 //! The table of cases per op: parity tests, `validate`, `bench` and the op benchmarks all read this one.
-use super::gaussian;
+mod names;
+mod values;
+
+use super::gaussian::Draw;
 use super::{
-    Activation, BatchNorm, Blend, Conv2dInput, Conv2dParams, Filter, GegluParams, GroupNormParams, LayerNormParams,
-    LinearParams, Op, Ops,
+    Activation, Blend, Conv2dInput, Conv2dParams, Filter, GegluParams, GroupNormParams, LayerNormParams, LinearParams,
+    Op, Ops,
 };
 use crate::cuda;
 use crate::diffusion::Step;
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use rand::{RngExt as _, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rand_distr::{Distribution, StandardNormal};
-use std::fmt;
+use values::Values;
 
 /// One piece of work for one op.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -228,7 +230,7 @@ impl Case {
     /// # Errors
     /// A slot that cannot prepare it.
     pub fn prepare(&self, ops: &Ops, seed: u64) -> Result<Prepared> {
-        self.with(ops, Draw::new(seed, ops), seed)
+        self.with(ops, Values::new(seed, ops))
     }
 
     /// As [`prepare`](Self::prepare), with images laid out in memory as the slot lays its own results: so a network's layers
@@ -239,13 +241,13 @@ impl Case {
     pub fn prepare_as_in_a_network(&self, ops: &Ops, seed: u64) -> Result<Prepared> {
         let prepared = self.prepare(ops, seed)?;
         match prepared.run(ops)?.stride() {
-            [_, 1, _, _] => self.with(ops, Draw { channels_last: true, ..Draw::new(seed, ops) }, seed),
+            [_, 1, _, _] => self.with(ops, Values::new(seed, ops).channels_last()),
             _ => Ok(prepared),
         }
     }
 
-    fn with(&self, ops: &Ops, mut draw: Draw, seed: u64) -> Result<Prepared> {
-        let d = &mut draw;
+    fn with(&self, ops: &Ops, mut values: Values) -> Result<Prepared> {
+        let d = &mut values;
         Ok(match *self {
             Self::Conv2d(b, [i, skip], o, size, kernel, stride, follow) => {
                 let inputs = i + skip;
@@ -291,8 +293,8 @@ impl Case {
                 Prepared::new(move |ops| ops.geglu(&layer, &x))
             }
             Self::Gaussian(height, width) => {
-                let (draw, shape) =
-                    (gaussian::Draw { seed, frame: seed >> 7, number: 2 }, (1, 3, height, width).into());
+                let draw = Draw { seed: d.seed, frame: d.seed >> 7, number: 2 };
+                let shape = (1, 3, height, width).into();
                 Prepared::new(move |ops| ops.gaussian(draw, &shape))
             }
             Self::GroupNorm(b, channels, size, groups, activation) => {
@@ -434,123 +436,4 @@ pub fn largest_difference(a: &Tensor, b: &Tensor) -> Result<f64> {
 
 fn scalar(t: Tensor) -> Result<f64> {
     Ok(f64::from(t.to_dtype(DType::F32)?.to_scalar::<f32>()?))
-}
-
-/// Draws the same values whatever the storage type is.
-struct Draw {
-    rng: ChaCha8Rng,
-    device: Device,
-    /// Storage type of inputs.
-    dtype: DType,
-    /// Whether images lie in memory with their channels last.
-    channels_last: bool,
-}
-
-impl Draw {
-    fn new(seed: u64, ops: &Ops) -> Self {
-        Self {
-            rng: ChaCha8Rng::seed_from_u64(seed),
-            device: ops.device.clone(),
-            dtype: ops.dtype,
-            channels_last: false,
-        }
-    }
-
-    fn normal(&mut self, shape: impl Into<candle_core::Shape>, mean: f64, deviation: f64) -> Result<Tensor> {
-        let shape = shape.into();
-        let mut next = || -> f64 { StandardNormal.sample(&mut self.rng) };
-        let values: Vec<f32> = (0..shape.elem_count()).map(|_| (mean + deviation * next()) as f32).collect();
-        Tensor::from_vec(values, shape, &self.device)
-    }
-
-    fn input(&mut self, shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
-        let values = self.normal(shape, 0.0, 1.0)?.to_dtype(self.dtype)?;
-        if self.channels_last && values.rank() == 4 {
-            return values.permute((0, 2, 3, 1))?.contiguous()?.permute((0, 3, 1, 2));
-        }
-        Ok(values)
-    }
-
-    /// `(height, width, 3)` in u8, on the processor.
-    fn pixels(&mut self, height: usize, width: usize) -> Result<Tensor> {
-        let bytes: Vec<u8> = (0..height * width * 3).map(|_| self.rng.random()).collect();
-        Tensor::from_vec(bytes, (height, width, 3), &Device::Cpu)
-    }
-
-    /// Values in (0, 1).
-    fn share(&mut self, shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
-        let shares = candle_nn::ops::sigmoid(&self.normal(shape, 0.0, 1.0)?)?;
-        shares.to_dtype(self.dtype)
-    }
-
-    fn weight(&mut self, shape: impl Into<candle_core::Shape>, deviation: f64) -> Result<Tensor> {
-        self.normal(shape, 0.0, deviation)
-    }
-
-    fn vector(&mut self, count: usize, mean: f64, deviation: f64) -> Result<Tensor> {
-        self.normal(count, mean, deviation)
-    }
-
-    fn batch_norm(&mut self, channels: usize) -> Result<BatchNorm> {
-        Ok(BatchNorm {
-            weight: self.vector(channels, 1.0, 0.1)?,
-            bias: self.vector(channels, 0.0, 0.1)?,
-            running_mean: self.vector(channels, 0.0, 0.1)?,
-            running_var: self.vector(channels, 1.0, 0.1)?.abs()?,
-            eps: 1e-5,
-        })
-    }
-}
-
-impl fmt::Display for Case {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::Conv2d(b, [i, skip], o, size, k, stride, follow) => {
-                write!(f, "conv2d {b}x{i}")?;
-                if skip > 0 {
-                    write!(f, "+{skip}")?;
-                }
-                write!(f, "x{size}x{size} to {o}, {k}x{k}, stride {stride}")?;
-                let parts = [(follow.norm, "norm"), (follow.shift, "shift"), (follow.residual, "residual")];
-                for (_, name) in parts.iter().filter(|(on, _)| *on) {
-                    write!(f, ", {name}")?;
-                }
-                activation(f, follow.activation)
-            }
-            Self::Linear(b, tokens, i, o, act, residual) => {
-                write!(f, "linear {b}x{tokens}x{i} to {o}{}", if residual { ", residual" } else { "" })?;
-                activation(f, act)
-            }
-            Self::Geglu(b, tokens, i, inner) => write!(f, "geglu {b}x{tokens}x{i} to {inner}"),
-            Self::Gaussian(height, width) => write!(f, "gaussian 1x3x{height}x{width}"),
-            Self::GroupNorm(b, c, size, groups, act) => {
-                write!(f, "group_norm {b}x{c}x{size}x{size}, {groups} groups")?;
-                activation(f, act)
-            }
-            Self::LayerNorm(b, tokens, width) => write!(f, "layer_norm {b}x{tokens}x{width}"),
-            Self::Attention(b, heads, q, t, d) => {
-                write!(f, "attention {b}x{heads} heads, {q} queries, {t} tokens, dim {d}")
-            }
-            Self::Resample(b, c, size, filter) => write!(f, "resample {b}x{c}x{size}x{size}, {filter:?}"),
-            Self::Rgb8(height, width, direction) => {
-                let way = if direction == Direction::From { "to a picture" } else { "from a picture" };
-                write!(f, "rgb8 {height}x{width}, {way}")
-            }
-            Self::SamplerStep(b, size, noise, clip) => {
-                write!(f, "sampler_step {b}x3x{size}x{size}")?;
-                write!(f, "{}{}", if noise { ", noise" } else { "" }, if clip { ", clip" } else { "" })
-            }
-            Self::TemporalBlend(b, size, map) => {
-                write!(f, "temporal_blend {b}x3x{size}x{size}{}", if map { ", per pixel" } else { "" })
-            }
-        }
-    }
-}
-
-fn activation(f: &mut fmt::Formatter<'_>, activation: Activation) -> fmt::Result {
-    match activation {
-        Activation::None => Ok(()),
-        Activation::Silu => f.write_str(", SiLU"),
-        Activation::Gelu => f.write_str(", GELU"),
-    }
 }
