@@ -19,8 +19,12 @@ use clap::Args;
 #[derive(Args)]
 #[command(after_help = "Exit code 1 when an op is wrong.
 
-Example:
-  mirage validate --model reference-880m --stages all")]
+Environment:
+  MIRAGE_CUDA_ARCH=compute_80  has any NVIDIA GPU run the code for compute capability 8.0
+
+Examples:
+  mirage validate --model reference-880m --stages all
+  MIRAGE_CUDA_ARCH=compute_80 mirage validate --device cuda --random 100")]
 pub struct Arguments {
     /// The network to judge.
     #[arg(long, default_value = "reference-880m", value_name = "NAME")]
