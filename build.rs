@@ -16,10 +16,10 @@ fn main() {
     stamp("MIRAGE_RUSTC", &first_line(Command::new(variable("RUSTC")).arg("--version")).unwrap_or_default());
     if !variable("CARGO_FEATURE_CUDA").is_empty() {
         for (name, cards) in KERNELS {
-            compile(name, name, cards);
             if cards != HOPPER {
                 compile(name, &oldest(name), OLDEST);
             }
+            compile(name, name, cards);
         }
         for name in PTX {
             assemble(name);
@@ -76,11 +76,19 @@ fn compile(name: &str, image: &str, cards: &[&str]) {
         return;
     }
     let mut command = toolkit("nvcc");
-    command.args(["-fatbin", "-O3", "-std=c++17", "-o"]).arg(&image).arg(&source);
+    command.args(["-fatbin", "-O3", "-std=c++17", "-Xptxas=--warn-on-spills", "-o"]).arg(&image).arg(&source);
     for card in cards {
         command.args(["-gencode", card]);
     }
-    finish(command, &source);
+    let said = finish(command, &source);
+    warn_of_spills(&source, &said);
+}
+
+/// Registers that had to be kept in memory cost time: a warning of the build for each kernel.
+fn warn_of_spills(source: &Path, said: &str) {
+    for line in said.lines().filter(|line| line.contains("spill")) {
+        println!("cargo::warning={}: {line}", source.display());
+    }
 }
 
 /// The image of the oldest generation's code.
@@ -112,13 +120,11 @@ fn assemble(name: &str) {
         let mut command = toolkit("ptxas");
         command.args(["--warn-on-spills", &format!("-arch=sm_{card}"), "-o"]).arg(&code).arg(&variant);
         let said = finish(command, &source);
-        for line in said.lines().filter(|line| line.contains("spill")) {
-            println!("cargo::warning={} for sm_{card}: {line}", source.display());
-        }
+        warn_of_spills(&source, &said);
         all.arg(format!("--image3=kind=elf,sm={card},file={}", code.display()));
     }
-    finish(all, &source);
     finish(join(&out.join(format!("{}.fatbin", oldest(name)))), &source);
+    finish(all, &source);
 }
 
 /// Writes the images as the array that the program includes: a name, the bytes, and those of the oldest generation's code, which what is

@@ -4,7 +4,7 @@
 // Against the rung below: queries, keys and values are read where the projection left them, whatever lies between two tokens, so nothing
 // is padded or copied; a head of 12 is computed as 16 and not as 32; the sums of a row's weights come out of the tensor cores, as the product
 // with a column of ones, for which there is room behind a v of 12 or 24; a row's largest score is looked for in the first tile only, and
-// again where a weight relative to it becomes infinite in its type; and where exponentials are the limit (a processor makes 16 in a
+// again where weights relative to it become too large; and where exponentials are the limit (a processor makes 16 in a
 // clock, and two million of them for 4096 tokens), a share of them is computed as polynomials by units that would be idle.
 //
 // A warp has 16 queries, or twice 16; keys and values pass by in tiles of 64 through a ring of stages (cp.async, ldmatrix, mma.m16n8k16). Where
@@ -12,6 +12,7 @@
 #include "ptx.cuh"
 
 constexpr int KEYS = 64, WARPS = 4, THREADS = WARPS * 32;  // threads of a group
+constexpr float LARGEST = 0x1p60f;         // of the weights of a row in a tile: f16 ends at 2^16, bf16 where f32 does
 constexpr unsigned POLYNOMIALS = 0x88;  // which of eight columns of a tile's weights are polynomials
 
 struct AttentionParams {
@@ -142,8 +143,8 @@ __device__ __forceinline__ void attention(const AttentionParams& p) {
         const int tile = turn * GROUPS + group;
         const T* values = keys + KEYS * ROW;
 
-        // a row's weights are first taken relative to the largest score before this tile: what is larger by so much that a weight has no
-        // room in its type makes the total infinite; then all is done again with the largest known, as for the first tile from the start
+        // a row's weights are first taken relative to the largest score before this tile; where that makes their total so large that a
+        // weight may have no room in its type, or sums none in f32, all is done again with the largest known, as for the first tile
         uint32_t weights[TILES][COLUMNS][2];
         // 16 keys at a time: the weights' layout as a result is that of a left operand
         auto weigh = [&](float(&of)[TILES][DIM / 8][4]) {
@@ -238,7 +239,7 @@ __device__ __forceinline__ void attention(const AttentionParams& p) {
                         for (int i = 0; i < 4; i++) products[t][d][i] = 0.0f;
                 weigh(products);
 #pragma unroll
-                for (int t = 0; t < TILES; t++) fit = fit && products[t][TOTAL][0] < INFINITY && products[t][TOTAL][2] < INFINITY;
+                for (int t = 0; t < TILES; t++) fit = fit && products[t][TOTAL][0] < LARGEST && products[t][TOTAL][2] < LARGEST;
             } else {
 #pragma unroll
                 for (int t = 0; t < TILES; t++) {
@@ -249,7 +250,7 @@ __device__ __forceinline__ void attention(const AttentionParams& p) {
                         const uint32_t a[4] = {weights[t][j][0], weights[t][j][1], weights[t][j + 1][0], weights[t][j + 1][1]};
                         mma_16x8x16<T>(added[t], a, ones, ones);
                     }
-                    fit = fit && added[t][0] < INFINITY && added[t][2] < INFINITY;
+                    fit = fit && added[t][0] < LARGEST && added[t][2] < LARGEST;
                 }
             }
             if (exact || __all_sync(~0u, fit)) break;
@@ -340,6 +341,7 @@ __device__ __forceinline__ void attention(const AttentionParams& p) {
     ATTENTION(T, NAME, 12, 16, 12, 2, 1, 8, 3, 4)                                                                                 \
     ATTENTION(T, NAME, 16, 16, 0, 1, 1, 8, 3, 6)                                                                                  \
     ATTENTION(T, NAME, 16, 16, 0, 1, 2, 8, 3, 3)                                                                                  \
+    ATTENTION(T, NAME, 16, 16, 0, 2, 1, 8, 3, 3)                                                                                  \
     ATTENTION(T, NAME, 24, 32, 24, 1, 1, 16, 3, 4)                                                                                \
     ATTENTION(T, NAME, 24, 32, 24, 1, 2, 16, 3, 2)                                                                                \
     ATTENTION(T, NAME, 24, 32, 24, 2, 1, 16, 3, 3)                                                                                \

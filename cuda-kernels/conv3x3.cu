@@ -2,7 +2,7 @@
 #include "conv2d.cuh"
 
 #define TILES(T, NAME)                                                                                                            \
-    TILE(T, T, NAME, 128, 128, 64, 32, 1, 4, true)                                                                                \
+    TILE(T, T, NAME, 128, 128, 64, 32, 1, 3, true)                                                                                \
     TILE(T, T, NAME, 128, 64, 64, 64, 2, 4, true)                                                                                 \
     TILE(T, T, NAME, 64, 64, 64, 64, 4, 6, true)                                                                                  \
     TILE(T, T, NAME, 64, 32, 64, 32, 4, 6, true)

@@ -1,4 +1,5 @@
-// Changes of resolution, the sampler's update and the temporal blend: each value read once, computed in f32, rounded once.
+// Changes of resolution, the sampler's update, the temporal blend, noise, both ends of a frame, and what brings channels side by side or pads
+// heads: each value read once, computed in f32, rounded once.
 #include "ptx.cuh"
 
 struct ResampleParams {

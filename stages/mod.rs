@@ -107,6 +107,18 @@ impl StageSet {
         Self(names)
     }
 
+    /// The stages of this build that the set has not and that refuse `device`, each with its reason.
+    pub fn left_out(&self, device: &Device) -> Vec<(&'static str, Error)> {
+        let missing = LADDER.iter().filter(|s| s.install.is_some() && !self.0.contains(&s.name));
+        let refused = |s: &Stage| {
+            let below: Vec<_> = LADDER.iter().map(|l| l.name).take_while(|name| *name != s.name).collect();
+            let ops =
+                Self::of(&below.into_iter().filter(|name| self.0.contains(name)).collect::<Vec<_>>()).install(device);
+            Some((s.name, ops.and_then(|ops| s.fill(ops)).err()?))
+        };
+        missing.filter_map(refused).collect()
+    }
+
     /// The names, lowest rung first.
     pub fn names(&self) -> &[&'static str] {
         &self.0
@@ -142,8 +154,8 @@ impl StageSet {
     pub fn install_over(&self, mut ops: Ops) -> Result<Ops> {
         if ops.weights != WeightsType::Storage && !self.has_fp8() {
             return Err(Error::Stage(format!(
-                "--weights-dtype fp8: only {FP8_STAGE} stores weights in eight bits, and the stages are {self}: add {FP8_STAGE} to --stages, \
-                 which needs an NVIDIA H100 or H200, or leave --weights-dtype out"
+                "--weights-dtype fp8: only {FP8_STAGE} stores weights in eight bits, on an NVIDIA H100 or H200, and the stages are {self}: \
+                 add {FP8_STAGE} to --stages, or leave --weights-dtype out"
             )));
         }
         for stage in LADDER.iter().filter(|s| self.0.contains(&s.name)) {

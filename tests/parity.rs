@@ -12,7 +12,7 @@ fn check(spec: &str) -> anyhow::Result<()> {
     for case in cases::all() {
         let outcome = case.check(&ops, seed)?;
         if !outcome.passed() {
-            wrong.push(format!("{case}: {:e}, allowed {:e}", outcome.error, outcome.tolerance));
+            wrong.push(format!("{case}: {outcome}"));
         }
     }
     anyhow::ensure!(wrong.is_empty(), "{spec}, seed {seed}:\n{}", wrong.join("\n"));

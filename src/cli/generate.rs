@@ -124,6 +124,7 @@ enum ScheduleName {
 }
 
 pub fn run(arguments: &Arguments) -> Result<Verdict> {
+    let begin = Instant::now();
     let device = arguments.model.device.open()?;
     let (set, ops) = arguments.stages.install(&device)?;
     let reader = open(arguments)?;
@@ -161,8 +162,9 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
     for note in style_note.as_deref().into_iter().chain(writer.note()) {
         progress.say(note);
     }
-    let mut seconds = vec![];
+    let (mut seconds, mut first) = (vec![], None);
     let outcome = redraw(arguments, &mut reader, &mut *writer, &mut stream, &plan, stop, |time| {
+        first.get_or_insert_with(|| begin.elapsed());
         seconds.push(time.as_secs_f64());
         progress.step();
     });
@@ -182,7 +184,7 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
     if let Some(dropped @ 1..) = reader.dropped() {
         progress.say(&format!("{dropped} frames of the input were dropped for newer ones"));
     }
-    progress.say(&summary(arguments, &mut seconds, &set, stream.ops(), stop.load(Relaxed)));
+    progress.say(&summary(arguments, &mut seconds, &set, (stream.ops(), first), stop.load(Relaxed)));
     Ok(Verdict::Passed)
 }
 
@@ -291,8 +293,14 @@ fn stop_on_interrupt() -> Result<&'static AtomicBool> {
     Ok(&STOP)
 }
 
-/// One line about what was done: how many frames, how fast, who ran the ops.
-fn summary(arguments: &Arguments, seconds: &mut [f64], set: &StageSet, ops: &Ops, stopped: bool) -> String {
+/// One line about what was done: how many frames, how fast, after how long the first, who ran the ops.
+fn summary(
+    arguments: &Arguments,
+    seconds: &mut [f64],
+    set: &StageSet,
+    (ops, first): (&Ops, Option<Duration>),
+    stopped: bool,
+) -> String {
     seconds.sort_by(f64::total_cmp);
     let total: f64 = seconds.iter().sum();
     let median = seconds[seconds.len() / 2];
@@ -302,12 +310,13 @@ fn summary(arguments: &Arguments, seconds: &mut [f64], set: &StageSet, ops: &Ops
     }
     let who: Vec<String> = calls.iter().map(|(stage, n)| format!("{stage} {n}")).collect();
     format!(
-        "{} frames to {}{}: {:.2} frames/s, median {:.1} ms a frame; stages {set}{}, op calls of the first frame: {}",
+        "{} frames to {}{}: {:.2} frames/s, median {:.1} ms a frame, the first after {:.2} s; stages {set}{}, op calls of the first frame: {}",
         seconds.len(),
         arguments.output,
         if stopped { " (stopped)" } else { "" },
         seconds.len() as f64 / total,
         median * 1e3,
+        first.unwrap_or_default().as_secs_f64(),
         ops.weights.note(),
         who.join(", "),
     )

@@ -178,6 +178,11 @@ impl StageOptions {
     /// A stage that is not in this build or cannot run on the device.
     pub fn install(&self, device: &Device) -> Result<(StageSet, Ops)> {
         let set = self.stages.resolve(device);
+        if self.stages == StageSpec::All && !device.is_cpu() {
+            for (name, why) in set.left_out(device) {
+                eprintln!("note: stage {name} is left out: {why}");
+            }
+        }
         let ops = set.install_over(self.dtype.reference(self.weights_dtype, device))?;
         Ok((set, ops))
     }

@@ -93,6 +93,14 @@ pub fn processors(_: &Device) -> Result<u32> {
     Ok(not_in_this_build()?)
 }
 
+/// Bytes of dynamic shared memory that a block can have at most.
+///
+/// # Errors
+/// Always: this build has no CUDA.
+pub fn shared_memory(_: &Device) -> Result<u32> {
+    Ok(not_in_this_build()?)
+}
+
 /// A GPU's name and the newest CUDA that its driver knows; `None` for a CPU.
 pub fn card(_: &Device) -> Option<String> {
     None

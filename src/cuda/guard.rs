@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 /// Values before and after what a kernel may write: the memory stays aligned as a piece of its own is.
 const WORDS: usize = 512;
-/// What they are: every type here holds it, and no kernel is likely to write it.
+/// What they are: f32, f16, bf16 and u8 hold it, and no kernel is likely to write it.
 const WORD: f64 = 123.0;
 
 thread_local! {
@@ -37,9 +37,17 @@ pub unsafe fn output(shape: impl Into<Shape>, dtype: DType, device: &Device) -> 
 /// # Errors
 /// Whatever the work reports, or guard words that cannot be read.
 pub fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, usize)> {
-    GUARDED.set(Some(vec![]));
+    /// Puts back what was looked at before, whatever becomes of the work.
+    struct Before(Option<Vec<(Tensor, usize)>>);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            GUARDED.set(self.0.take());
+        }
+    }
+    let before = Before(GUARDED.replace(Some(vec![])));
     let done = work();
     let pieces = GUARDED.take().unwrap_or_default();
+    drop(before);
     let done = done?;
     let mut overrun = 0;
     for (whole, count) in pieces {

@@ -15,7 +15,7 @@ mod imp;
 pub use guard::{guarded, output};
 pub use imp::{
     COMPILED, Kernel, Kernels, Marker, Timer, address, card, device, graphs, has_hopper_code, kernels_digest, memory,
-    processors, recording, tensor_map, time_in_turns, time_parts,
+    processors, recording, shared_memory, tensor_map, time_in_turns, time_parts,
 };
 
 #[cfg(feature = "flash-attn-cuda")]

@@ -9,7 +9,7 @@ use crate::media::Frame;
 use crate::ops::Ops;
 use crate::stream::convert::to_frame;
 use crate::{Error, Result};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
@@ -127,6 +127,7 @@ pub fn run(
     tick: &mut dyn FnMut(),
 ) -> Result<Trace> {
     let mut stream = subject.start(variant, seed)?;
+    let plain = Ops::reference(&Device::Cpu);
     let frames = script.frames();
     let checkpoints = checkpoints(frames);
     let mut trace = Trace {
@@ -174,8 +175,7 @@ pub fn run(
             newest.push_back(sketch);
             let number = index + 1;
             if [1, 10].contains(&number) || checkpoints.contains(&number) {
-                let ops = Ops::reference(frame.device());
-                let shown = |picture: &Tensor| to_frame(&ops, picture, Duration::ZERO);
+                let shown = |picture: &Tensor| to_frame(&plain, picture, Duration::ZERO);
                 trace.stills.push(Still { number, input: shown(frame)?, output: shown(&drawn)? });
             }
             if checkpoints.contains(&number) {

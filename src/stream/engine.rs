@@ -47,7 +47,7 @@ impl State {
     }
 }
 
-/// A network over time. Frames are `(batch, 3, height, width)` in f32, values in [-1, 1].
+/// A network over time. Frames are `(batch, 3, height, width)` in f32 or in the storage type, values in [-1, 1].
 pub struct Stream {
     network: Arc<dyn FrameNetwork>,
     ops: Ops,
@@ -117,7 +117,7 @@ impl Stream {
         Ok(drawn)
     }
 
-    /// Redraws the next frame, from a picture to a picture.
+    /// Redraws the next frame, from a picture to a picture, which a stage may read in its storage type where [`step`](Self::step) is given f32.
     ///
     /// # Errors
     /// As for [`step`](Self::step), and a network that draws what is not a number.
@@ -228,7 +228,7 @@ impl Stream {
             (Some(plan), None) => self.image_to_image(plan, frame, before, &mut noise)?,
         };
         let recalled = recall(&self.ops, &inputs.memory, self.config.memory.weight, &drawn)?;
-        // how much the input moves is told from small differences: not in halves
+        // small differences tell how much the input moves: they are taken in f32, of frames as they were read
         let moved = [&inputs.frame, inputs.before.as_ref().unwrap_or(&inputs.frame)];
         let moved = [moved[0].to_dtype(DType::F32)?, moved[1].to_dtype(DType::F32)?];
         let blended = self.config.blend.apply(&self.ops, &recalled, previous, [&moved[0], &moved[1]])?;

@@ -5,7 +5,7 @@ use candle_core::{DType, Tensor};
 
 /// All that changes from one frame to the next.
 pub(super) struct Inputs {
-    /// `(batch, 3, height, width)` in f32.
+    /// `(batch, 3, height, width)`, in f32 or as a stage has read it.
     pub frame: Tensor,
     /// The input of the frame drawn last, likewise, where there is one.
     pub before: Option<Tensor>,

@@ -237,7 +237,8 @@ impl TensorCores {
                 return Self::load(device, dtype);
             }
             return Err(Error::Stage(
-                "--weights-dtype fp8 needs a card of compute capability 9.0 (H100, H200): leave it out here".into(),
+                "--weights-dtype fp8 needs a card of compute capability 9.0 (H100, H200), and MIRAGE_CUDA_ARCH unset: leave it out here"
+                    .into(),
             ));
         }
         let hopper = Some(Hopper::load(device, dtype)?);

@@ -105,7 +105,9 @@ pub fn by_eights(t: &Tensor, dim: usize) -> Result<Tensor> {
     let size = t.dim(dim)?;
     match size.next_multiple_of(VECTOR) - size {
         // a part of a tensor may begin anywhere
-        0 if (t.layout().start_offset() * t.dtype().size_in_bytes()).is_multiple_of(16) => Ok(t.clone()),
+        0 if t.is_contiguous() && (t.layout().start_offset() * t.dtype().size_in_bytes()).is_multiple_of(16) => {
+            Ok(t.clone())
+        }
         0 => t.force_contiguous(),
         missing => t.pad_with_zeros(dim, 0, missing),
     }

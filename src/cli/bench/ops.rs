@@ -63,9 +63,7 @@ fn timed(case: &cases::Case, ops: &Ops, seed: u64, device: &Device) -> Result<Ro
     let outcome = case.check(ops, seed)?;
     let row = Row { error: Some(outcome.error), ..Row::untimed(String::new(), vec![], Status::Timed) };
     if !outcome.passed() {
-        let why =
-            format!("it differs from its definition by {:.1e}, {:.1e} is allowed", outcome.error, outcome.tolerance);
-        return Ok(Row { status: Status::Wrong(why), ..row });
+        return Ok(Row { status: Status::Wrong(outcome.to_string()), ..row });
     }
     let prepared = case.prepare_as_in_a_network(ops, seed)?;
     let mut work = OnDevice(device, || {

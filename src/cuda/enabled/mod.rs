@@ -83,6 +83,16 @@ pub fn processors(device: &Device) -> Result<u32> {
     Ok(count.map_err(wrap)?.unsigned_abs())
 }
 
+/// Bytes of dynamic shared memory that a block can have at most.
+///
+/// # Errors
+/// A device that is no NVIDIA GPU.
+pub fn shared_memory(device: &Device) -> Result<u32> {
+    let stream = device.as_cuda_device()?.cuda_stream();
+    let most = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+    Ok(stream.context().attribute(most).map_err(wrap)?.unsigned_abs())
+}
+
 /// Whether work on the device is being recorded, so that nothing can be waited for; never on a CPU.
 ///
 /// # Errors

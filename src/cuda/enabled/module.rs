@@ -7,8 +7,9 @@ use candle_core::Device;
 use candle_core::cuda_backend::cudarc::driver::CudaModule;
 use candle_core::cuda_backend::cudarc::driver::sys::CUfunction_attribute;
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What `build.rs` made of each file in `cuda-kernels/`: its name; code for the cards named there, with PTX for later ones; and, unless only
 /// compute capability 9.0 has its instructions, the code of the oldest generation alone.
@@ -53,6 +54,9 @@ pub fn kernels_digest() -> String {
     format!("{:016x}", hasher.finish())
 }
 
+/// What was loaded, by the GPU and the file: several stages ask for the same one.
+static LOADED: Mutex<BTreeMap<(usize, String), Arc<CudaModule>>> = Mutex::new(BTreeMap::new());
+
 /// The kernels of one file on one GPU.
 pub struct Kernels {
     device: Device,
@@ -80,12 +84,18 @@ impl Kernels {
             _ => image,
         };
         let context = device.as_cuda_device()?.cuda_stream().context().clone();
+        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (context.ordinal(), file.to_owned());
+        if let Some(module) = loaded.get(&key) {
+            return Ok(Self { device: device.clone(), file: file.to_owned(), module: module.clone() });
+        }
         let module = context.load_module(Ptx::from_binary(image.to_vec())).map_err(|e| {
             candle_core::Error::Msg(format!(
                 "the kernels of {file} cannot be loaded: {e}; a driver older than the CUDA toolkit of this build, or a card that they are \
                  not built for, says so"
             ))
         })?;
+        loaded.insert(key, module.clone());
         Ok(Self { device: device.clone(), file: file.to_owned(), module })
     }
 

@@ -32,6 +32,9 @@ impl fmt::Display for Case {
             Self::Attention(b, heads, q, t, d) => {
                 write!(f, "attention {b}x{heads} heads, {q} queries, {t} tokens, dim {d}")
             }
+            Self::PeakedAttention(b, heads, q, t, d) => {
+                write!(f, "attention {b}x{heads} heads, {q} queries, {t} tokens, dim {d}, peaked")
+            }
             Self::Resample(b, c, size, filter) => write!(f, "resample {b}x{c}x{size}x{size}, {filter:?}"),
             Self::Rgb8(height, width, direction) => {
                 let way = if direction == Direction::From { "to a picture" } else { "from a picture" };

@@ -54,6 +54,32 @@ impl Values {
         Tensor::from_vec(bytes, (height, width, 3), &Device::Cpu)
     }
 
+    /// Values that f16 and bf16 hold.
+    pub fn coarse(&mut self, shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
+        self.normal(shape, 0.0, 1.0)?.to_dtype(DType::BF16)?.to_dtype(self.dtype)
+    }
+
+    /// Queries, keys and values, `(batch, heads, queries or tokens, dim)`, whose scores over the square root of `dim` are larger by so many
+    /// powers of two as stand below, from 64 tokens to the next; and large values.
+    pub fn peaked(&mut self, b: usize, heads: usize, [queries, tokens]: [usize; 2], dim: usize) -> Result<[Tensor; 3]> {
+        const PEAKS: [f64; 6] = [0.0, 20.0, 60.0, 126.5, 200.0, 40.0];
+        const FIRST: f64 = 4.0;
+        // the first value of each query times that of a key makes the peak, whatever the others do
+        let step = (dim as f64).sqrt() / (FIRST * std::f64::consts::LOG2_E);
+        let peak = |token: usize| (PEAKS[(token / 64).min(PEAKS.len() - 1)] * step) as f32;
+        let peaks: Vec<f32> = (0..tokens).map(peak).collect();
+        let peaks = Tensor::from_vec(peaks, (1, tokens, 1, 1), &self.device)?.broadcast_as((b, tokens, heads, 1))?;
+        let firsts = Tensor::full(FIRST as f32, (b, queries, heads, 1), &self.device)?;
+        let mut with_first = |first: &Tensor, count: usize| -> Result<Tensor> {
+            let rest = self.normal((b, count, heads, dim - 1), 0.0, 1.0)?;
+            Tensor::cat(&[&first.contiguous()?, &rest], 3)
+        };
+        let (q, k) = (with_first(&firsts, queries)?, with_first(&peaks, tokens)?);
+        let v = self.normal((b, tokens, heads, dim), 0.0, 100.0)?;
+        let [q, k, v] = [q, k, v].map(|t| t.to_dtype(self.dtype)?.transpose(1, 2));
+        Ok([q?, k?, v?])
+    }
+
     /// Values in (0, 1).
     pub fn share(&mut self, shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
         let shares = candle_nn::ops::sigmoid(&self.normal(shape, 0.0, 1.0)?)?;
