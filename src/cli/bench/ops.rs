@@ -76,7 +76,9 @@ fn timed(case: &cases::Case, ops: &Ops, seed: u64, device: &Device) -> Result<Ro
     } else {
         let recorded = measure(&mut Recorded(device, work), PLAN);
         recorded.or_else(|why| {
-            warnings.push(format!("cannot be recorded, so its time has launches in it: {why:#}"));
+            let why = why.to_string();
+            let why = why.lines().next().unwrap_or_default();
+            warnings.push(format!("cannot be recorded, so its time has launches in it: {why}"));
             measure(&mut OnDevice(device, || Ok(work()?)), PLAN)
         })?
     };
