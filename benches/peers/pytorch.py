@@ -405,8 +405,7 @@ def time_network(args, device):
     if not variants:
         sys.exit(f"no variant is called {args.variants!r}; there are: {'; '.join(v.name for v in known)}")
     weights = None if args.model == LIVE else formula(args.base)
-    plain = args.width * args.height < 256 * 256  # of larger frames no memory holds the matrix of attention
-    call, sequence = prepare(args, device, weights, Variant("exact", sdpa=not plain))
+    call, sequence = prepare(args, device, weights, Variant("exact", sdpa=args.width * args.height > 65000))  # else no memory holds it
     exact = {"call": call(), "sequence": sequence()[-1]}
     del call, sequence
     for variant in variants:
@@ -419,6 +418,7 @@ def time_network(args, device):
 
 def time_ops(args, device):
     """3x3 convolutions, layouts in turns; on a GPU in f16 by cuDNN's fastest algorithm, eight in a graph so that no launch counts."""
+    torch.manual_seed(args.seed)
     torch.backends.cudnn.benchmark, (dtype, together) = True, (torch.float16, 8) if device.type == "cuda" else (torch.float32, 1)
     for batch, channels, size in ((1, 32, 128), (1, 64, 64), (1, 128, 32), (1, 256, 16), (1, 192, 64), (5, 192, 64), (1, 384, 32)):
         runs, begin = [], time.perf_counter()
