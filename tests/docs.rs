@@ -53,7 +53,7 @@ fn the_readme_names_every_command() {
 
 /// Every page with benchmark markers: its name, and what lies between them.
 fn tables() -> Vec<(PathBuf, String)> {
-    let pages = ["README.md", "stages/README.md"].map(PathBuf::from).into_iter().chain(
+    let pages = ["README.md", "benches/README.md", "stages/README.md"].map(PathBuf::from).into_iter().chain(
         fs::read_dir(root().join("stages"))
             .expect("there are stages")
             .flatten()
