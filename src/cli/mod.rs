@@ -90,13 +90,20 @@ fn print_line(text: std::fmt::Arguments) -> anyhow::Result<()> {
     writeln!(std::io::stdout().lock(), "{text}").context("cannot write to standard output")
 }
 
-/// An error with its causes, each said once: some errors tell their cause themselves.
+/// An error with its causes, each said once: some errors tell their cause themselves. A driver's word for too little memory comes with a way out.
 fn in_words(error: &anyhow::Error) -> String {
-    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said.as_str() {
+    let words = error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said.as_str() {
         "" => cause,
         _ if said.contains(&cause) => said,
         _ => format!("{said}: {cause}"),
-    })
+    });
+    if words.contains("CUDA_ERROR_OUT_OF_MEMORY") {
+        return format!(
+            "the GPU has no more memory: choose a smaller --size, --batch or --model, or add fp16,flash-attn to --stages; `nvidia-smi` shows who \
+             else uses it ({words})"
+        );
+    }
+    words
 }
 
 /// The whole command line, for completions, the man page and the command reference.
@@ -131,5 +138,7 @@ mod tests {
         assert_eq!(in_words(&plain), "cannot write a.gif: disk full");
         let told = crate::Error::Io { doing: "read", path: "a".into(), source: cause() };
         assert_eq!(in_words(&told.into()), "cannot read a: disk full");
+        let full = in_words(&anyhow::anyhow!("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")"));
+        assert!(full.contains("smaller --size") && full.contains("DriverError"), "{full}");
     }
 }
