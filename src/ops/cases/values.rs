@@ -5,6 +5,9 @@ use rand::{RngExt as _, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
+/// Powers of two by which a score of [`Values::peaked`] is larger than another.
+pub(super) const HIGHEST_PEAK: f64 = 200.0;
+
 /// Draws the same values whatever the storage type is.
 pub(super) struct Values {
     /// What they are drawn from.
@@ -62,7 +65,7 @@ impl Values {
     /// Queries, keys and values, `(batch, heads, queries or tokens, dim)`, whose scores over the square root of `dim` are larger by so many
     /// powers of two as stand below, from 64 tokens to the next; and large values.
     pub fn peaked(&mut self, b: usize, heads: usize, [queries, tokens]: [usize; 2], dim: usize) -> Result<[Tensor; 3]> {
-        const PEAKS: [f64; 6] = [0.0, 20.0, 60.0, 126.5, 200.0, 40.0];
+        const PEAKS: [f64; 6] = [0.0, 20.0, 60.0, 126.5, HIGHEST_PEAK, 40.0];
         const FIRST: f64 = 4.0;
         // the first value of each query times that of a key makes the peak, whatever the others do
         let step = (dim as f64).sqrt() / (FIRST * std::f64::consts::LOG2_E);
