@@ -66,7 +66,7 @@ const ONLY_HOPPER: &str = "//sm_90a ";
 /// The oldest generation alone, as PTX: what a newer card is given to show that an older one's code is right.
 const OLDEST: &[&str] = &["arch=compute_80,code=compute_80"];
 
-/// Has nvcc make `NAME.fatbin` of `cuda-kernels/NAME.cu`, unless the one that is there is newer than every source.
+/// Has nvcc make `IMAGE.fatbin` of `cuda-kernels/NAME.cu` for these cards, unless the one that is there is newer than every source.
 fn compile(name: &str, image: &str, cards: &[&str]) {
     let source = PathBuf::from(format!("cuda-kernels/{name}.cu"));
     let image = PathBuf::from(variable("OUT_DIR")).join(format!("{image}.fatbin"));
@@ -81,13 +81,13 @@ fn compile(name: &str, image: &str, cards: &[&str]) {
         command.args(["-gencode", card]);
     }
     let said = finish(command, &source);
-    warn_of_spills(&source, &said);
+    warn_of_spills(&format!("{} for {}", source.display(), cards.join(" ")), &said);
 }
 
-/// Registers that had to be kept in memory cost time: a warning of the build for each kernel.
-fn warn_of_spills(source: &Path, said: &str) {
+/// Registers that had to be kept in memory cost time: a warning of the build for each kernel of what was compiled.
+fn warn_of_spills(what: &str, said: &str) {
     for line in said.lines().filter(|line| line.contains("spill")) {
-        println!("cargo::warning={}: {line}", source.display());
+        println!("cargo::warning={what}: {line}");
     }
 }
 
@@ -120,7 +120,7 @@ fn assemble(name: &str) {
         let mut command = toolkit("ptxas");
         command.args(["--warn-on-spills", &format!("-arch=sm_{card}"), "-o"]).arg(&code).arg(&variant);
         let said = finish(command, &source);
-        warn_of_spills(&source, &said);
+        warn_of_spills(&format!("{} for sm_{card}", source.display()), &said);
         all.arg(format!("--image3=kind=elf,sm={card},file={}", code.display()));
     }
     finish(join(&out.join(format!("{}.fatbin", oldest(name)))), &source);

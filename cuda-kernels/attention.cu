@@ -17,7 +17,7 @@
 #include "ptx.cuh"
 
 constexpr int KEYS = 64, WARPS = 4, THREADS = WARPS * 32;  // threads of a group
-constexpr float LARGEST = 0x1p60f;         // of the weights of a row in a tile: f16 ends at 2^16, bf16 where f32 does
+constexpr float LARGEST = 0x1p60f;      // of the weights of a row in a tile: f16 ends at 2^16, bf16 where f32 does
 constexpr unsigned POLYNOMIALS = 0x88;  // which of eight columns of a tile's weights are polynomials
 
 struct AttentionParams {

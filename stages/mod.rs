@@ -97,26 +97,22 @@ impl StageSet {
 
     /// Every stage of this build that can run on `device`, over those below it.
     pub fn all(device: &Device) -> Self {
-        let (mut ops, mut names) = (Ops::reference(device), vec![]);
-        for stage in LADDER {
-            if let Ok(with) = stage.fill(ops.clone()) {
-                ops = with;
-                names.push(stage.name);
-            }
-        }
-        Self(names)
+        Self::tried(device).0
     }
 
-    /// The stages of this build that the set has not and that refuse `device`, each with its reason.
-    pub fn left_out(&self, device: &Device) -> Vec<(&'static str, Error)> {
-        let missing = LADDER.iter().filter(|s| s.install.is_some() && !self.0.contains(&s.name));
-        let refused = |s: &Stage| {
-            let below: Vec<_> = LADDER.iter().map(|l| l.name).take_while(|name| *name != s.name).collect();
-            let ops =
-                Self::of(&below.into_iter().filter(|name| self.0.contains(name)).collect::<Vec<_>>()).install(device);
-            Some((s.name, ops.and_then(|ops| s.fill(ops)).err()?))
-        };
-        missing.filter_map(refused).collect()
+    /// The same, and the stages of this build that refuse `device`, each with its reason.
+    pub fn tried(device: &Device) -> (Self, Vec<(&'static str, Error)>) {
+        let (mut ops, mut names, mut refused) = (Ops::reference(device), vec![], vec![]);
+        for stage in LADDER.iter().filter(|stage| stage.install.is_some()) {
+            match stage.fill(ops.clone()) {
+                Ok(with) => {
+                    ops = with;
+                    names.push(stage.name);
+                }
+                Err(why) => refused.push((stage.name, why)),
+            }
+        }
+        (Self(names), refused)
     }
 
     /// The names, lowest rung first.

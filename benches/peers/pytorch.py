@@ -9,9 +9,7 @@
 Needs torch, numpy and safetensors, and for the live model diffusers. Prints one JSON object a line, of a network that draws what the golden file holds.
 """
 import argparse
-import ctypes
 import dataclasses
-import gc
 import json
 import pathlib
 import platform
@@ -23,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
+
+from measure import Clock, Memory, graphed
 
 ROOT = pathlib.Path(__file__).parents[2]
 GOLDEN = ROOT / "tests/golden/mirage_hello_base16_b1_32x32.safetensors"
@@ -261,74 +261,6 @@ VARIANTS = {
 }
 
 
-class Memory:
-    """The most bytes in use beyond those at the start; on a CPU of the process, which only Linux tells."""
-
-    def __init__(self, device):
-        self.cuda = device.type == "cuda"
-        gc.collect()
-        if self.cuda:
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-            self.start = torch.cuda.memory_allocated()
-        elif sys.platform == "linux":
-            if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-                libc.malloc_trim(0)  # freed memory that the process still holds would hide new use
-            pathlib.Path("/proc/self/clear_refs").write_text("5")
-            self.start = self.status("VmRSS")
-
-    @staticmethod
-    def status(field):
-        lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
-
-    def peak(self):
-        if self.cuda:
-            return torch.cuda.max_memory_allocated() - self.start
-        return self.status("VmHWM") - self.start if sys.platform == "linux" else None
-
-
-class Clock:
-    """Marks moments on the device's own clock: CUDA events, or the processor's time."""
-
-    def __init__(self, device):
-        self.cuda = device.type == "cuda"
-        self.marks = []
-
-    def mark(self):
-        if self.cuda:
-            event = torch.cuda.Event(enable_timing=True)
-            event.record()
-            self.marks.append(event)
-        else:
-            self.marks.append(time.perf_counter())
-
-    def laps(self):
-        """Milliseconds between the marks, after everything before the last has been done."""
-        if self.cuda:
-            self.marks[-1].synchronize()
-            return [a.elapsed_time(b) for a, b in zip(self.marks, self.marks[1:])]
-        return [1e3 * (b - a) for a, b in zip(self.marks, self.marks[1:])]
-
-
-def graphed(sequence):
-    """The whole sequence as one CUDA graph."""
-    with torch.cuda.stream(torch.cuda.Stream()):
-        for _ in range(3):
-            sequence()
-        torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        outputs = sequence()
-
-    def replay(done=lambda: None):
-        graph.replay()
-        done()
-        return outputs
-
-    return replay
-
-
 def distance(got, exact):
     """Largest difference as a share of the largest magnitude."""
     return ((got.float() - exact).abs().max() / exact.abs().max()).item()
@@ -400,12 +332,16 @@ def inputs(args):
 
 
 def time_network(args, device):
-    parts, known = args.variants.split(","), [v for v in VARIANTS[device.type] if not (args.no_compile and v.compiled)]
-    variants = [v for v in known if any(part in v.name for part in parts)]
+    variants = [v for v in VARIANTS[device.type] if any(part in v.name for part in args.variants.split(","))]
+    if args.no_compile:
+        variants = [v for v in variants if not v.compiled]
     if not variants:
-        sys.exit(f"no variant is called {args.variants!r}; there are: {'; '.join(v.name for v in known)}")
+        names = "; ".join(v.name for v in VARIANTS[device.type])
+        sys.exit(f"no variant is called {args.variants!r}; there are: {names}")
     weights = None if args.model == LIVE else formula(args.base)
-    call, sequence = prepare(args, device, weights, Variant("exact", sdpa=args.width * args.height > 65000))  # else no memory holds it
+    # from 256x256 on, no memory holds the matrix of plain attention
+    sdpa = args.width * args.height >= 256 * 256
+    call, sequence = prepare(args, device, weights, Variant("exact", sdpa=sdpa))
     exact = {"call": call(), "sequence": sequence()[-1]}
     del call, sequence
     for variant in variants:
@@ -419,7 +355,8 @@ def time_network(args, device):
 def time_ops(args, device):
     """3x3 convolutions, layouts in turns; on a GPU in f16 by cuDNN's fastest algorithm, eight in a graph so that no launch counts."""
     torch.manual_seed(args.seed)
-    torch.backends.cudnn.benchmark, (dtype, together) = True, (torch.float16, 8) if device.type == "cuda" else (torch.float32, 1)
+    torch.backends.cudnn.benchmark = True
+    dtype, together = (torch.float16, 8) if device.type == "cuda" else (torch.float32, 1)
     for batch, channels, size in ((1, 32, 128), (1, 64, 64), (1, 128, 32), (1, 256, 16), (1, 192, 64), (5, 192, 64), (1, 384, 32)):
         runs, begin = [], time.perf_counter()
         for name, form in (("contiguous", torch.contiguous_format), ("channels-last", torch.channels_last)):
@@ -434,8 +371,9 @@ def time_ops(args, device):
                     clock.mark()
                     run()
                 timings += [t / together for t in clock.laps()]
+        case = f"conv2d {batch}x{channels}x{size}x{size} to {channels}, 3x3, stride 1"
         for name, _, timings in runs:
-            say(name=f"PyTorch {name}", case=f"conv2d {batch}x{channels}x{size}x{size} to {channels}, 3x3, stride 1", ms_per_sequence=timings)
+            say(name=f"PyTorch {name}", case=case, ms_per_sequence=timings)
 
 
 def evaluate(args):
@@ -475,7 +413,8 @@ def main():
     args = parser.parse_args()
     if (args.inputs is None) != (args.output is None):
         parser.error("--inputs and --output go together")
-    args.width, args.height = args.size or args.width, args.size or args.height
+    if args.size:
+        args.width = args.height = args.size
     if args.threads:
         torch.set_num_threads(args.threads)
     device = torch.device(args.device)

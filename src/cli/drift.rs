@@ -73,13 +73,6 @@ pub struct Arguments {
     quiet: bool,
 }
 
-impl Arguments {
-    /// The stages; the networks that are streamed here have few large layers or none, so all are stored as is asked for.
-    fn stages(&self) -> StageOptions {
-        StageOptions { weights_dtype: self.stages.weights_dtype.of_any_size(), ..self.stages.clone() }
-    }
-}
-
 /// What is tested: the network on one set of stages, with the steps, strength and blend of `generate`, and noise, so that
 /// the seed matters. Only this type and [`Restyled`] know what draws; the harness sees a [`Subject`].
 struct Engine {
@@ -153,7 +146,7 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
     let json_file = arguments.output.join("drift.json");
     output::refuse_existing(&json_file, arguments.force)?;
     let device = arguments.model.device.open()?;
-    let (set, ops) = arguments.stages().install(&device)?;
+    let (set, ops) = arguments.stages.of_any_size().install(&device)?;
     let engine = Engine::load(&arguments.model, ops)?;
     let wanted = (arguments.size.width, arguments.size.height);
     let size = network_size(wanted, engine.network.multiple() as u32, wanted.0.max(wanted.1), Some(wanted));
@@ -244,7 +237,7 @@ fn naive(engine: &Engine, scripts: &[Script], seed: u64, progress: &Progress) ->
 /// Each prefix of the stages against plain f32.
 fn stages(arguments: &Arguments, set: &StageSet, script: &Script, progress: &Progress) -> Result<Vec<EngineDrift>> {
     let device = arguments.model.device.open()?;
-    let options = arguments.stages();
+    let options = arguments.stages.of_any_size();
     let prefixes = set.prefixes();
     // a stage that stores weights otherwise is compared with plain f32 on the weights that it stores
     let (stored_otherwise, usual): (Vec<_>, Vec<_>) =
@@ -340,7 +333,7 @@ impl Progress {
         // once against plain f32, and once more on weights that are stored otherwise
         let comparisons = match set.names().len() {
             0 => 0,
-            _ if arguments.stages().weights_of(set) == WeightsType::Storage => 1,
+            _ if arguments.stages.of_any_size().weights_of(set) == WeightsType::Storage => 1,
             _ => 2,
         };
         let engine = if arguments.variant.is_some() { 0 } else { comparisons * ENGINE_FRAMES };

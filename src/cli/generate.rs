@@ -184,7 +184,7 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
     if let Some(dropped @ 1..) = reader.dropped() {
         progress.say(&format!("{dropped} frames of the input were dropped for newer ones"));
     }
-    progress.say(&summary(arguments, &mut seconds, &set, (stream.ops(), first), stop.load(Relaxed)));
+    progress.say(&summary(arguments, &mut seconds, &set, stream.ops(), first, stop.load(Relaxed)));
     Ok(Verdict::Passed)
 }
 
@@ -298,7 +298,8 @@ fn summary(
     arguments: &Arguments,
     seconds: &mut [f64],
     set: &StageSet,
-    (ops, first): (&Ops, Option<Duration>),
+    ops: &Ops,
+    first: Option<Duration>,
     stopped: bool,
 ) -> String {
     seconds.sort_by(f64::total_cmp);

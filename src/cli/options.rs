@@ -172,17 +172,27 @@ impl HalfType {
 }
 
 impl StageOptions {
+    /// The same with weights of layers of any size stored as is asked for: for cases and networks that have few large layers or none.
+    pub fn of_any_size(&self) -> Self {
+        Self { weights_dtype: self.weights_dtype.of_any_size(), ..self.clone() }
+    }
+
     /// Fills the op slots for a device, and says which stages those are.
     ///
     /// # Errors
     /// A stage that is not in this build or cannot run on the device.
     pub fn install(&self, device: &Device) -> Result<(StageSet, Ops)> {
-        let set = self.stages.resolve(device);
-        if self.stages == StageSpec::All && !device.is_cpu() {
-            for (name, why) in set.left_out(device) {
-                eprintln!("note: stage {name} is left out: {why}");
+        let set = match &self.stages {
+            StageSpec::All => {
+                let (set, refused) = StageSet::tried(device);
+                // that a CPU has no PTX goes without saying
+                for (name, why) in refused.iter().filter(|_| !device.is_cpu()) {
+                    eprintln!("note: stage {name} is left out: {why}");
+                }
+                set
             }
-        }
+            StageSpec::Named(set) => set.clone(),
+        };
         let ops = set.install_over(self.dtype.reference(self.weights_dtype, device))?;
         Ok((set, ops))
     }

@@ -62,10 +62,9 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
     );
     let device = arguments.device.open()?;
     // the cases are small: weights in eight bits are checked in all of them
-    let weights_dtype = arguments.stages.weights_dtype.of_any_size();
-    let (set, ops) = StageOptions { weights_dtype, ..arguments.stages.clone() }.install(&device)?;
+    let (set, ops) = arguments.stages.of_any_size().install(&device)?;
     let seed = arguments.seed.unwrap_or_else(rand::random);
-    say!("Ops through {set}{} on {}, seed {seed}:", weights_dtype.note(), arguments.device);
+    say!("Ops through {set}{} on {}, seed {seed}:", ops.weights.note(), arguments.device);
     if !device.is_cpu() {
         say!("More memory than there is: {}; what follows runs all the same.", out_of_memory(&device)?);
     }

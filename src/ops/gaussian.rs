@@ -20,6 +20,13 @@ pub struct Draw {
     pub number: u32,
 }
 
+impl Draw {
+    /// Seed and frame as the words that they are to the generator, low ones first.
+    pub fn words(self) -> [[u32; 2]; 2] {
+        [self.seed, self.frame].map(|n| [n as u32, (n >> 32) as u32])
+    }
+}
+
 /// The slot.
 pub trait Gaussian: Send + Sync {
     /// Which stage this is, for the probe.
@@ -75,8 +82,7 @@ fn box_muller(a: u32, b: u32) -> [f32; 2] {
 
 /// Fills `out` with the first values of a draw.
 pub fn fill(draw: Draw, out: &mut [f32]) {
-    let halves = |n: u64| [n as u32, (n >> 32) as u32];
-    let (key, [frame, frame_high]) = (halves(draw.seed), halves(draw.frame));
+    let [key, [frame, frame_high]] = draw.words();
     out.par_chunks_mut(PART).enumerate().for_each(|(part, out)| {
         for (i, four) in out.chunks_mut(TOGETHER).enumerate() {
             let block = (part * (PART / TOGETHER) + i) as u32;

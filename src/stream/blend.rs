@@ -3,7 +3,7 @@ use crate::Result;
 use crate::model::Scope;
 use crate::ops::conv2d::Conv2dKernel;
 use crate::ops::{Activation, Blend, Conv2dInput, Conv2dParams, Layer, Ops};
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 /// The rule.
 pub enum BlendRule {
@@ -28,8 +28,10 @@ pub struct MotionBlend {
 }
 
 impl MotionBlend {
-    /// The share at each pixel, `(batch, 1, height, width)`, of input frames `(batch, 3, height, width)`.
+    /// The share at each pixel, `(batch, 1, height, width)` in f32, of input frames `(batch, 3, height, width)`: small differences tell how much
+    /// they move, so these are taken in f32.
     fn share(&self, frame: &Tensor, before: &Tensor) -> candle_core::Result<Tensor> {
+        let (frame, before) = (frame.to_dtype(DType::F32)?, before.to_dtype(DType::F32)?);
         let difference = blur(&(frame - before)?.abs()?.mean_keepdim(1)?)?;
         let square = self.change * self.change;
         (difference.sqr()? + square)?.recip()?.affine(-(self.moving - self.still) * square, self.moving)
@@ -115,7 +117,7 @@ impl BlendRule {
 mod tests {
     use super::*;
     use crate::model::Weights;
-    use candle_core::{DType, Device};
+    use candle_core::Device;
 
     fn plane(value: f32) -> Tensor {
         Tensor::full(value, (1, 3, 4, 4), &Device::Cpu).unwrap()

@@ -228,10 +228,8 @@ impl Stream {
             (Some(plan), None) => self.image_to_image(plan, frame, before, &mut noise)?,
         };
         let recalled = recall(&self.ops, &inputs.memory, self.config.memory.weight, &drawn)?;
-        // small differences tell how much the input moves: they are taken in f32, of frames as they were read
         let moved = [&inputs.frame, inputs.before.as_ref().unwrap_or(&inputs.frame)];
-        let moved = [moved[0].to_dtype(DType::F32)?, moved[1].to_dtype(DType::F32)?];
-        let blended = self.config.blend.apply(&self.ops, &recalled, previous, [&moved[0], &moved[1]])?;
+        let blended = self.config.blend.apply(&self.ops, &recalled, previous, moved)?;
         // what leaves the range once would be fed back for ever; a restyled frame was cut to it by its last step
         if self.restyle.is_some() { Ok(blended) } else { Ok(blended.clamp(-1f32, 1f32)?) }
     }

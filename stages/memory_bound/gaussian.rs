@@ -41,14 +41,9 @@ impl Gaussian for Philox {
         let count = shape.elem_count();
         // SAFETY: the kernel below writes every value before the stream reads one.
         let y = unsafe { cuda::output(shape, self.dtype, device) }?;
-        let halves = |n: u64| [n as u32, (n >> 32) as u32];
-        let arguments = GaussianArguments {
-            y: cuda::address(&y)?,
-            key: halves(draw.seed),
-            frame: halves(draw.frame),
-            number: draw.number,
-            count: int(count)?,
-        };
+        let [key, frame] = draw.words();
+        let arguments =
+            GaussianArguments { y: cuda::address(&y)?, key, frame, number: draw.number, count: int(count)? };
         // SAFETY: there are as many values as `arguments` says.
         unsafe { self.kernel.launch(Grid::over(count.div_ceil(TOGETHER))?, arguments) }?;
         Ok(y)

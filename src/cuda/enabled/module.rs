@@ -86,16 +86,19 @@ impl Kernels {
         let context = device.as_cuda_device()?.cuda_stream().context().clone();
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (context.ordinal(), file.to_owned());
-        if let Some(module) = loaded.get(&key) {
-            return Ok(Self { device: device.clone(), file: file.to_owned(), module: module.clone() });
-        }
-        let module = context.load_module(Ptx::from_binary(image.to_vec())).map_err(|e| {
-            candle_core::Error::Msg(format!(
-                "the kernels of {file} cannot be loaded: {e}; a driver older than the CUDA toolkit of this build, or a card that they are \
-                 not built for, says so"
-            ))
-        })?;
-        loaded.insert(key, module.clone());
+        let module = match loaded.get(&key) {
+            Some(module) => module.clone(),
+            None => {
+                let module = context.load_module(Ptx::from_binary(image.to_vec())).map_err(|e| {
+                    candle_core::Error::Msg(format!(
+                        "the kernels of {file} cannot be loaded: {e}; a driver older than the CUDA toolkit of this build, or a card that they \
+                         are not built for, says so"
+                    ))
+                })?;
+                loaded.insert(key, module.clone());
+                module
+            }
+        };
         Ok(Self { device: device.clone(), file: file.to_owned(), module })
     }
 
