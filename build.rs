@@ -33,7 +33,7 @@ const CARDS: &[&str] = &["arch=compute_80,code=sm_80", "arch=compute_90,code=sm_
 /// Code that only compute capability 9.0 runs.
 const HOPPER: &[&str] = &["arch=compute_90a,code=sm_90a"];
 /// Files of `cuda-kernels/`, each of which becomes one image for these cards.
-const KERNELS: [(&str, &[&str]); 8] = [
+const KERNELS: [(&str, &[&str]); 9] = [
     ("attention", CARDS),
     ("conv2d", CARDS),
     ("conv3x3", CARDS),
@@ -41,6 +41,7 @@ const KERNELS: [(&str, &[&str]); 8] = [
     ("elementwise", CARDS),
     ("conv2d_fp8", HOPPER),
     ("conv2d_hopper", HOPPER),
+    ("conv2d_narrow_hopper", HOPPER),
     ("conv3x3_hopper", HOPPER),
 ];
 

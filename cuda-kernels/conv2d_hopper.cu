@@ -10,9 +10,9 @@
 #include "conv2d_hopper.cuh"
 
 template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ void conv2d_hopper(const Conv2dHopperParams& p) {
-    using Own = Place<GROUPS, N>;
-    constexpr int CONSUMERS = Own::CONSUMERS, PIXELS = Own::PIXELS * 128, STAGE = PIXELS + N * 128;
-    static_assert(Own::PIXELS * Own::ROW * 4 <= STAGES * STAGE, "the sums take the place of the stages");
+    constexpr int CONSUMERS = GROUPS * 128, PIXELS = GROUPS * 64 * 128, STAGE = PIXELS + N * 128;
+    using Own = Place<GROUPS * 64, N, CONSUMERS>;
+    static_assert(GROUPS * 64 * Own::ROW * 4 <= STAGES * STAGE, "the sums take the place of the stages");
     extern __shared__ __align__(1024) unsigned char memory[];
     const uint32_t stages = shared_address(memory), full = stages + STAGES * STAGE, empty = full + STAGES * 8;
     float* biases = reinterpret_cast<float*>(memory + STAGES * (STAGE + 16));
@@ -20,60 +20,14 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
     const Own own(p);
     uint4 residual{};
 
-    if (tid == CONSUMERS) {
-        prefetch_map(&p.x);
-        prefetch_map(&p.weight);
-        for (int i = 0; i < STAGES; i++) {
-            mbarrier_init(full + i * 8, 1);
-            mbarrier_init(empty + i * 8, GROUPS);
-        }
-        mbarrier_init_fence();
-    }
+    if (tid == CONSUMERS) set_up<STAGES, GROUPS>(p, full, empty);
     __syncthreads();
 
     if (warp == CONSUMERS / 32) {
-        if (tid == CONSUMERS) {
-            const int x_chunks = (p.channels + 63) / 64, per_tap = x_chunks + (p.skip_channels + 63) / 64;
-            struct Chunk {
-                int tap, at;
-            };
-            auto step = [&](Chunk& c) {
-                if (++c.at == per_tap) c.at = 0, c.tap++;
-            };
-            // behind the last channel of a tap come the next tap's weights, and zeros for pixels
-            auto weights = [&](const Chunk& c, int slot) {
-                const int channel = c.at < x_chunks ? c.at * 64 : p.channels + (c.at - x_chunks) * 64;
-                copy_box_2d(stages + slot * STAGE + PIXELS, &p.weight, c.tap * (p.channels + p.skip_channels) + channel, own.first_output, full + slot * 8);
-            };
-            auto pixels = [&](const Chunk& c, int slot) {
-                const bool in_x = c.at < x_chunks;
-                const int ky = c.tap / p.kernel, kx = c.tap - ky * p.kernel;
-                copy_box_4d(stages + slot * STAGE, in_x ? &p.x : &p.skip, (in_x ? c.at : c.at - x_chunks) * 64, own.first_x + kx - p.padding,
-                            own.first_y + ky - p.padding, own.sample, full + slot * 8);
-            };
-            const int ahead = min(STAGES, own.count);
-            // no kernel writes weights: they need not wait for the kernel ahead
-            const Chunk start{own.first / per_tap, own.first % per_tap};
-            Chunk c = start;
-            for (int i = 0; i < ahead; i++, step(c)) {
-                mbarrier_expect(full + i * 8, STAGE);
-                weights(c, i);
-            }
-            wait_for_previous();
-            c = start;
-            for (int i = 0; i < ahead; i++, step(c)) pixels(c, i);
-            for (int i = ahead, slot = 0, parity = 0; i < own.count; i++, step(c)) {
-                mbarrier_wait(empty + slot * 8, parity);
-                mbarrier_expect(full + slot * 8, STAGE);
-                weights(c, slot);
-                pixels(c, slot);
-                if (++slot == STAGES) slot = 0, parity ^= 1;
-            }
-            prefetch_next(p);
-        }
+        if (tid == CONSUMERS) ask_for_steps<STAGES, PIXELS, STAGE>(p, own, stages, full, empty);
         __syncwarp();
     } else {
-        own.biases(p, biases);
+        own.by_output(p, p.bias, biases);
         wait_for_previous();
         residual = own.template residual<T>(p, 0);
         const int group = warp / 4;
@@ -93,7 +47,7 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
             if (++slot == STAGES) slot = 0, parity ^= 1;
         }
         wgmma_wait<0>();
-        own.leave(sums, memory);
+        own.template leave<false, N>(sums, memory);
     }
     // not before: its loads would be in the way of these
     let_next_begin();

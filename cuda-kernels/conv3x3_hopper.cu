@@ -12,9 +12,9 @@ constexpr int TAPS = 9;
 constexpr int PITCH = 16 * 128;  // bytes from a row of pixels to the next: eight, the border, and what makes it a whole swizzle
 
 template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ void conv3x3_hopper(const Conv2dHopperParams& p) {
-    using Own = Place<GROUPS, N>;
-    constexpr int CONSUMERS = Own::CONSUMERS, IMAGES = 2, IMAGE = (8 * GROUPS + 2) * PITCH, STAGE = N * 128;
-    static_assert(Own::PIXELS * Own::ROW * 4 <= IMAGES * IMAGE + STAGES * STAGE, "the sums take the place of the stages");
+    constexpr int CONSUMERS = GROUPS * 128, IMAGES = 2, IMAGE = (8 * GROUPS + 2) * PITCH, STAGE = N * 128;
+    using Own = Place<GROUPS * 64, N, CONSUMERS>;
+    static_assert(GROUPS * 64 * Own::ROW * 4 <= IMAGES * IMAGE + STAGES * STAGE, "the sums take the place of the stages");
     extern __shared__ __align__(1024) unsigned char memory[];
     const uint32_t images = shared_address(memory), stages = images + IMAGES * IMAGE, barriers = stages + STAGES * STAGE;
     const uint32_t full = barriers, empty = full + STAGES * 8, image_full = empty + STAGES * 8, image_empty = image_full + IMAGES * 8;
@@ -53,7 +53,7 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
                 const bool in_x = chunk < x_chunks;
                 mbarrier_expect(image_full + slot * 8, IMAGE);
                 copy_box_4d(images + slot * IMAGE, in_x ? &p.x : &p.skip, (in_x ? chunk : chunk - x_chunks) * 64, own.first_x - 1, own.first_y - 1,
-                            own.sample, image_full + slot * 8);
+                            own.first_sample, image_full + slot * 8);
             };
             int chunk = first_chunk, tap = first_tap, asked = 0;
             auto next = [&] {
@@ -87,7 +87,7 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
         }
         __syncwarp();
     } else {
-        own.biases(p, biases);
+        own.by_output(p, p.bias, biases);
         wait_for_previous();
         residual = own.template residual<T>(p, 0);
         const int group = warp / 4;
@@ -117,7 +117,7 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
             if (++slot == STAGES) slot = 0, parity ^= 1;
         }
         wgmma_wait<0>();
-        own.leave(sums, memory);
+        own.template leave<false, N>(sums, memory);
     }
     // not before: its loads would be in the way of these
     let_next_begin();

@@ -1,4 +1,4 @@
-//! The layers that compute capability 9.0 takes in its own way: `cuda-kernels/conv2d_hopper.cu` and `conv3x3_hopper.cu`.
+//! The layers that compute capability 9.0 takes in its own way: `cuda-kernels/conv2d_hopper.cu`, `conv3x3_hopper.cu` and `conv2d_narrow_hopper.cu`.
 use super::picture::Picture;
 use super::{Ending, PackedWeights, prefetched, type_name};
 use crate::cuda::{self, Grid, Kernel, Kernels, Params, TensorMap};
@@ -17,23 +17,38 @@ pub(super) enum Kind {
     Conv2d,
     /// `conv3x3_hopper.cu`: a box of pixels with its border for all nine taps.
     Conv3x3,
+    /// `conv2d_narrow_hopper.cu`: weights are the left operand.
+    Narrow,
+    /// The same for weights in eight bits.
+    NarrowFp8,
 }
 
-/// A tile: 64 pixels for each warp group.
+impl Kind {
+    fn is_narrow(self) -> bool {
+        matches!(self, Self::Narrow | Self::NarrowFp8)
+    }
+
+    /// Bytes of a weight.
+    fn weight_bytes(self) -> usize {
+        if self == Self::NarrowFp8 { 1 } else { 2 }
+    }
+}
+
+/// A tile: for each warp group 64 rows of the left operand, which is pixels or, in a narrow one, weights; and columns of the right one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tile {
     kind: Kind,
     groups: usize,
-    outputs: usize,
+    columns: usize,
     stages: usize,
 }
 
-const fn tile(kind: Kind, groups: usize, outputs: usize, stages: usize) -> Tile {
-    Tile { kind, groups, outputs, stages }
+const fn tile(kind: Kind, groups: usize, columns: usize, stages: usize) -> Tile {
+    Tile { kind, groups, columns, stages }
 }
 
-/// As in the two files.
-pub(super) const TILES: [Tile; 23] = [
+/// As in the three files.
+pub(super) const TILES: [Tile; 47] = [
     tile(Kind::Conv2d, 1, 32, 8),
     tile(Kind::Conv2d, 1, 64, 6),
     tile(Kind::Conv2d, 1, 96, 5),
@@ -57,6 +72,30 @@ pub(super) const TILES: [Tile; 23] = [
     tile(Kind::Conv3x3, 2, 48, 16),
     tile(Kind::Conv3x3, 2, 64, 14),
     tile(Kind::Conv3x3, 2, 96, 9),
+    tile(Kind::Narrow, 1, 16, 10),
+    tile(Kind::Narrow, 1, 16, 21),
+    tile(Kind::Narrow, 2, 16, 6),
+    tile(Kind::Narrow, 2, 16, 12),
+    tile(Kind::Narrow, 1, 32, 8),
+    tile(Kind::Narrow, 1, 32, 18),
+    tile(Kind::Narrow, 2, 32, 5),
+    tile(Kind::Narrow, 1, 80, 6),
+    tile(Kind::Narrow, 1, 80, 12),
+    tile(Kind::Narrow, 2, 80, 4),
+    tile(Kind::Narrow, 2, 80, 8),
+    tile(Kind::NarrowFp8, 1, 16, 18),
+    tile(Kind::NarrowFp8, 1, 16, 36),
+    tile(Kind::NarrowFp8, 2, 16, 10),
+    tile(Kind::NarrowFp8, 2, 16, 22),
+    tile(Kind::NarrowFp8, 1, 32, 13),
+    tile(Kind::NarrowFp8, 2, 32, 9),
+    tile(Kind::NarrowFp8, 2, 32, 18),
+    tile(Kind::NarrowFp8, 1, 64, 9),
+    tile(Kind::NarrowFp8, 2, 64, 6),
+    tile(Kind::NarrowFp8, 2, 64, 13),
+    tile(Kind::NarrowFp8, 1, 80, 7),
+    tile(Kind::NarrowFp8, 2, 80, 6),
+    tile(Kind::NarrowFp8, 2, 80, 12),
 ];
 
 /// Pixels in a row of what `conv3x3_hopper.cu` asks for: eight, the border, and what makes it a whole swizzle.
@@ -64,7 +103,11 @@ const PITCH: usize = 16;
 
 impl Tile {
     fn pixels(self) -> usize {
-        self.groups * 64
+        if self.kind.is_narrow() { self.columns } else { self.groups * 64 }
+    }
+
+    fn outputs(self) -> usize {
+        if self.kind.is_narrow() { self.groups * 64 } else { self.columns }
     }
 
     fn threads(self) -> u32 {
@@ -76,47 +119,56 @@ impl Tile {
         [PITCH, 8 * self.groups + 2]
     }
 
-    /// The stages, two barriers for each, and the outputs' biases.
-    fn shared(self) -> u32 {
-        let pixel = CHUNK * 2;
-        let stage = |bytes: usize| bytes + 16;
-        let stages = match self.kind {
-            Kind::Conv2d => self.stages * stage((self.pixels() + self.outputs) * pixel),
-            Kind::Conv3x3 => {
-                let [width, height] = self.image();
-                2 * stage(width * height * pixel) + self.stages * stage(self.outputs * pixel)
-            }
+    /// Bytes of a step's pixels in shared memory, and of its weights.
+    fn step(self) -> [usize; 2] {
+        let pixels = match self.kind {
+            Kind::Conv3x3 => 0,
+            _ => self.pixels() * CHUNK * 2,
         };
-        (stages + self.outputs * 4) as u32
+        [pixels, self.outputs() * CHUNK * self.kind.weight_bytes()]
     }
 
-    fn boxes(self, width: usize, height: usize) -> Boxes {
+    /// The stages, two barriers for each, and the outputs' biases and scales.
+    fn shared(self) -> u32 {
+        let stage = |bytes: usize| bytes + 16;
+        let images = match self.kind {
+            Kind::Conv3x3 => 2 * stage(self.image().iter().product::<usize>() * CHUNK * 2),
+            _ => 0,
+        };
+        let of_outputs = if self.kind == Kind::NarrowFp8 { 8 } else { 4 };
+        (images + self.stages * stage(self.step().iter().sum()) + self.outputs() * of_outputs) as u32
+    }
+
+    fn boxes(self, batch: usize, width: usize, height: usize) -> Boxes {
         match self.kind {
-            Kind::Conv2d => Boxes::over(self.pixels(), width, height),
-            Kind::Conv3x3 => Boxes { bits: 3, across: width.div_ceil(8), down: height.div_ceil(8 * self.groups) },
+            Kind::Conv3x3 => Boxes { width: 8, height: 8 * self.groups, samples: 1 },
+            _ => Boxes::over(self.pixels(), batch, width, height),
         }
     }
 }
 
-/// How a picture is cut into boxes of a tile's pixels.
+/// The box of a tile's pixels: its sides are powers of two, or it is a part of one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Boxes {
-    /// A box is `1 << bits` pixels wide.
-    bits: u32,
-    across: usize,
-    down: usize,
+    width: usize,
+    height: usize,
+    samples: usize,
 }
 
 impl Boxes {
-    /// The boxes of `pixels` pixels, as few as can be, and of those the widest.
-    fn over(pixels: usize, width: usize, height: usize) -> Self {
-        let shapes = (0..=pixels.ilog2()).map(|bits| Self {
-            bits,
-            across: width.div_ceil(1 << bits),
-            down: height.div_ceil(pixels >> bits),
-        });
-        let fewest = shapes.min_by_key(|b| (b.across * b.down, std::cmp::Reverse(b.bits)));
-        fewest.unwrap_or(Self { bits: 0, across: width, down: height })
+    /// The box of `pixels` pixels of which there are fewest, and of those the widest.
+    fn over(pixels: usize, batch: usize, width: usize, height: usize) -> Self {
+        let row = Self { width: pixels, height: 1, samples: 1 };
+        let bits = pixels.trailing_zeros();
+        let all = (0..=bits).flat_map(|x| (0..=bits - x).map(move |y| (1 << x, 1 << y)));
+        let all = all.map(|(width, height)| Self { width, height, samples: pixels / (width * height) });
+        let count = |b: &Self| b.cut(batch, width, height).iter().product::<usize>();
+        all.chain([row]).min_by_key(|b| (count(b), std::cmp::Reverse(b.width), b.samples)).unwrap_or(row)
+    }
+
+    /// Boxes along samples, across and down.
+    fn cut(&self, batch: usize, width: usize, height: usize) -> [usize; 3] {
+        [batch.div_ceil(self.samples), width.div_ceil(self.width), height.div_ceil(self.height)]
     }
 }
 
@@ -141,6 +193,8 @@ pub(super) struct Shape {
     steps: usize,
     /// Whether `conv3x3_hopper.cu` can take it.
     three_by_three: bool,
+    /// Bytes of a weight.
+    weight_bytes: usize,
 }
 
 /// What the choice is reckoned with: fitted to 33 layers of this project's networks, each measured on an H100 with every tile and split,
@@ -167,10 +221,12 @@ impl Plan {
         let mut plans: Vec<Self> = TILES
             .iter()
             .enumerate()
-            .filter(|(_, t)| t.kind == Kind::Conv2d || shape.three_by_three)
+            .filter(|(_, t)| {
+                t.kind.weight_bytes() == shape.weight_bytes && (t.kind != Kind::Conv3x3 || shape.three_by_three)
+            })
             .flat_map(|(tile, t)| {
-                let boxes = t.boxes(shape.width, shape.height);
-                [1, 2, 4, WIDEST_CLUSTER].into_iter().filter_map(move |splits| {
+                let boxes = t.boxes(shape.batch, shape.width, shape.height);
+                (1..=WIDEST_CLUSTER).filter_map(move |splits| {
                     let steps_per_split = shape.steps.div_ceil(splits);
                     // each block of a cluster must have work
                     let fits = shape.steps.div_ceil(steps_per_split) == splits;
@@ -184,11 +240,8 @@ impl Plan {
     }
 
     fn blocks(&self, shape: Shape) -> usize {
-        shape.batch
-            * self.boxes.across
-            * self.boxes.down
-            * shape.outputs.div_ceil(TILES[self.tile].outputs)
-            * self.splits
+        let boxes: usize = self.boxes.cut(shape.batch, shape.width, shape.height).iter().product();
+        boxes * shape.outputs.div_ceil(TILES[self.tile].outputs()) * self.splits
     }
 
     /// Estimated microseconds.
@@ -198,17 +251,16 @@ impl Plan {
         let steps = self.steps_per_split as f64;
         let waves = (blocks / (processors * resident)).ceil();
         let together = (blocks / processors).ceil().min(resident);
-        let pixels = tile.pixels().min(shape.batch * shape.height * shape.width);
-        let [width, height] = tile.image();
+        let [pixels, weights] = tile.step();
         let pixels = match tile.kind {
-            Kind::Conv2d => pixels,
-            Kind::Conv3x3 => width * height / 9,
+            Kind::Conv3x3 => tile.image().iter().product::<usize>() * CHUNK * 2 / 9,
+            _ => pixels.min(shape.batch * shape.height * shape.width * CHUNK * 2),
         };
-        let bytes = ((pixels + tile.outputs) * CHUNK * 2) as f64;
+        let bytes = (pixels + weights) as f64;
         let loads = (blocks * steps * bytes / cost::LOADS).max(waves * steps * bytes * together / cost::LOADS_ONE);
         let meeting = if self.splits > 1 { cost::CLUSTER + cost::BLOCK * self.splits as f64 } else { 0.0 };
-        let store = cost::STORE * (tile.pixels() * tile.outputs) as f64 / (64.0 * 96.0);
-        let products = together * cost::PRODUCTS * (tile.pixels() * tile.outputs) as f64 / (64.0 * 96.0);
+        let store = cost::STORE * (tile.pixels() * tile.outputs()) as f64 / (64.0 * 96.0);
+        let products = together * cost::PRODUCTS * (tile.pixels() * tile.outputs()) as f64 / (64.0 * 96.0);
         waves * store + meeting + loads.max(waves * steps * products.max(cost::AHEAD / tile.stages as f64))
     }
 }
@@ -239,9 +291,11 @@ struct Conv2dHopperParams {
     bias: u64,
     shift: u64,
     residual: u64,
+    scale: u64,
     y: u64,
     next: u64,
     next_bytes: i64,
+    batch: i32,
     height: i32,
     width: i32,
     outputs: i32,
@@ -252,7 +306,11 @@ struct Conv2dHopperParams {
     steps: i32,
     steps_per_split: i32,
     splits: i32,
-    box_bits: i32,
+    box_width: i32,
+    box_height: i32,
+    box_samples: i32,
+    x_bits: i32,
+    y_bits: i32,
     boxes_x: i32,
     boxes_y: i32,
     activation: i32,
@@ -268,10 +326,12 @@ pub(super) struct Hopper {
     processors: u32,
 }
 
-/// Whether the kernels take such a layer: no step takes channels of both inputs. Few channels fill too little of a step.
-pub(super) fn takes(stride: usize, x: &Picture, skip: Option<&Picture>) -> bool {
+/// Whether the kernels take such a layer: no step takes channels of both inputs, and weights in eight bits, whose order goes by sixteens, begin
+/// with such a group at every tap. Few channels fill too little of a step.
+pub(super) fn takes(weights: &PackedWeights, stride: usize, x: &Picture, skip: Option<&Picture>) -> bool {
     let channels = x.dims[3];
-    stride == 1 && channels >= CHUNK / 2 && (skip.is_none() || channels.is_multiple_of(CHUNK))
+    let by_groups = weights.scales.is_none() || weights.kernel == 1 || weights.padded_channels.is_multiple_of(16);
+    stride == 1 && by_groups && channels >= CHUNK / 2 && (skip.is_none() || channels.is_multiple_of(CHUNK))
 }
 
 impl Hopper {
@@ -279,15 +339,16 @@ impl Hopper {
         let name = type_name(dtype)?;
         let conv2d = Kernels::load(device, "conv2d_hopper")?;
         let conv3x3 = Kernels::load(device, "conv3x3_hopper")?;
+        let narrow = Kernels::load(device, "conv2d_narrow_hopper")?;
         let tiles = TILES.iter().map(|tile| {
             let (kernels, kind) = match tile.kind {
-                Kind::Conv2d => (&conv2d, "conv2d"),
-                Kind::Conv3x3 => (&conv3x3, "conv3x3"),
+                Kind::Conv2d => (&conv2d, "conv2d_hopper"),
+                Kind::Conv3x3 => (&conv3x3, "conv3x3_hopper"),
+                Kind::Narrow => (&narrow, "conv2d_narrow_hopper"),
+                Kind::NarrowFp8 => (&narrow, "conv2d_narrow_hopper_fp8"),
             };
-            let kernel = kernels.get(
-                &format!("{kind}_hopper_{name}_{}x{}x{}", tile.groups, tile.outputs, tile.stages),
-                tile.shared(),
-            )?;
+            let kernel = kernels
+                .get(&format!("{kind}_{name}_{}x{}x{}", tile.groups, tile.columns, tile.stages), tile.shared())?;
             let resident = kernel.resident_blocks(tile.threads(), tile.shared())?;
             Ok((kernel, resident.max(1)))
         });
@@ -303,7 +364,8 @@ impl Hopper {
         let chunks = layer.x.dims[3].div_ceil(CHUNK) + layer.skip.map_or(0, |skip| skip.dims[3].div_ceil(CHUNK));
         let steps = weights.kernel * weights.kernel * chunks;
         let three_by_three = weights.kernel == 3 && layer.padding == 1;
-        Shape { batch, height, width, outputs: weights.padded_outputs, steps, three_by_three }
+        let weight_bytes = weights.weight_bytes();
+        Shape { batch, height, width, outputs: weights.padded_outputs, steps, three_by_three, weight_bytes }
     }
 
     /// The plans for such a layer, the one that should be best first.
@@ -317,9 +379,10 @@ impl Hopper {
         let Shape { batch, height, width, outputs, steps, .. } = Self::shape(weights, layer);
         let values = layer.values;
         let tile = TILES[plan.tile];
+        let boxes = plan.boxes;
         let [box_width, box_height] = match tile.kind {
-            Kind::Conv2d => [1 << plan.boxes.bits, tile.pixels() >> plan.boxes.bits],
             Kind::Conv3x3 => tile.image(),
+            _ => [boxes.width, boxes.height],
         };
         let pixels = |picture: &Picture| {
             let [batch, height, width, channels] = picture.dims;
@@ -328,11 +391,12 @@ impl Hopper {
             } else {
                 [channels, width, height, batch]
             };
-            cuda::tensor_map(picture.address()?, y.dtype(), &dims, &[CHUNK, box_width, box_height, 1])
+            cuda::tensor_map(picture.address()?, y.dtype(), &dims, &[CHUNK, box_width, box_height, boxes.samples])
         };
         let x = pixels(layer.x)?;
         let dims = [values.dim(1)?, outputs];
-        let weight = cuda::tensor_map(cuda::address(values)?, values.dtype(), &dims, &[CHUNK, tile.outputs])?;
+        let weight = cuda::tensor_map(cuda::address(values)?, values.dtype(), &dims, &[CHUNK, tile.outputs()])?;
+        let [along_samples, across, down] = boxes.cut(batch, width, height);
         let int = |n: usize| i32::try_from(n).map_err(candle_core::Error::wrap);
         let params = Conv2dHopperParams {
             x,
@@ -341,9 +405,11 @@ impl Hopper {
             bias: layer.bias,
             shift: layer.shift,
             residual: layer.residual,
+            scale: weights.scales.as_ref().map_or(Ok(0), cuda::address)?,
             y: cuda::address(y)?,
             next: layer.next.map_or(Ok(0), cuda::address)?,
             next_bytes: layer.next.map_or(0, prefetched),
+            batch: int(batch)?,
             height: int(height)?,
             width: int(width)?,
             outputs: int(outputs)?,
@@ -354,18 +420,22 @@ impl Hopper {
             steps: int(steps)?,
             steps_per_split: int(plan.steps_per_split)?,
             splits: int(plan.splits)?,
-            box_bits: plan.boxes.bits.cast_signed(),
-            boxes_x: int(plan.boxes.across)?,
-            boxes_y: int(plan.boxes.down)?,
+            box_width: int(boxes.width)?,
+            box_height: int(boxes.height)?,
+            box_samples: int(boxes.samples)?,
+            x_bits: boxes.width.next_power_of_two().trailing_zeros().cast_signed(),
+            y_bits: boxes.height.trailing_zeros().cast_signed(),
+            boxes_x: int(across)?,
+            boxes_y: int(down)?,
             activation: layer.ending as i32,
         };
-        let across = batch * plan.boxes.across * plan.boxes.down;
-        let down = outputs.div_ceil(tile.outputs);
-        if down > 65_535 || i32::try_from(across).is_err() {
-            candle_core::bail!("a layer of {outputs} outputs at {across} boxes is larger than a grid can be");
+        let tiles = outputs.div_ceil(tile.outputs());
+        let count = along_samples * across * down;
+        if tiles > 65_535 || i32::try_from(count).is_err() {
+            candle_core::bail!("a layer of {outputs} outputs at {count} boxes is larger than a grid can be");
         }
         let grid = Grid {
-            blocks: [across as u32, down as u32, plan.splits as u32],
+            blocks: [count as u32, tiles as u32, plan.splits as u32],
             threads: tile.threads(),
             shared: tile.shared(),
             cluster: plan.splits as u32,
@@ -386,7 +456,11 @@ mod tests {
     use super::*;
 
     /// Blocks of each tile that a processor of an H100 holds.
-    const RESIDENT: [u32; 23] = [2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 1, 1, 2, 1, 1, 1, 1];
+    const RESIDENT: [u32; 47] = [
+        2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 1, 1, 2, 1, 1, 1, 1, // pixels are the left operand
+        2, 1, 2, 1, 2, 1, 2, 2, 1, 2, 1, // weights are
+        2, 1, 2, 1, 2, 2, 1, 2, 2, 1, 2, 2, 1, // in eight bits
+    ];
 
     fn best(shape: Shape) -> Plan {
         Plan::ranked(shape, 132, &RESIDENT)[0]
@@ -395,15 +469,25 @@ mod tests {
     #[test]
     fn boxes_cover_every_pixel() {
         for (width, height) in [(64, 64), (4, 4), (8, 8), (1, 1), (4096, 1), (100, 37), (3, 300)] {
-            for pixels in [64, 128] {
-                let boxes = Boxes::over(pixels, width, height);
-                let (wide, high) = (1 << boxes.bits, pixels >> boxes.bits);
-                assert!(boxes.across * wide >= width && boxes.down * high >= height, "{boxes:?}");
-                assert!((boxes.across - 1) * wide < width && (boxes.down - 1) * high < height, "{boxes:?}");
+            for (pixels, batch) in [(16, 1), (64, 1), (80, 1), (80, 5), (128, 3)] {
+                let b = Boxes::over(pixels, batch, width, height);
+                assert_eq!(b.width * b.height * b.samples, pixels, "{b:?}");
+                assert!(
+                    b.height.is_power_of_two() && (b.width.is_power_of_two() || b.height * b.samples == 1),
+                    "{b:?}"
+                );
+                let [samples, across, down] = b.cut(batch, width, height);
+                assert!(
+                    samples * b.samples >= batch && across * b.width >= width && down * b.height >= height,
+                    "{b:?}"
+                );
+                assert!((across - 1) * b.width < width && (down - 1) * b.height < height, "{b:?}");
             }
         }
-        assert_eq!(Boxes::over(64, 64, 64), Boxes { bits: 6, across: 1, down: 64 });
-        assert_eq!(Boxes::over(64, 4, 4).bits, 4, "where several are one box, the widest");
+        assert_eq!(Boxes::over(64, 1, 64, 64), Boxes { width: 64, height: 1, samples: 1 });
+        assert_eq!(Boxes::over(64, 1, 4, 4).width, 16, "where several are one box, the widest");
+        assert_eq!(Boxes::over(80, 5, 4, 4), Boxes { width: 4, height: 4, samples: 5 }, "samples share a box");
+        assert_eq!(Boxes::over(80, 1, 320, 1), Boxes { width: 80, height: 1, samples: 1 }, "a part of a row");
     }
 
     #[test]
@@ -412,15 +496,13 @@ mod tests {
             for (width, height) in [(64, 64), (16, 16), (4, 4), (4096, 1)] {
                 for steps in [1, 2, 3, 9, 27, 54, 432] {
                     let three_by_three = steps % 9 == 0;
-                    let plans =
-                        Plan::ranked(Shape { batch: 1, height, width, outputs, steps, three_by_three }, 132, &RESIDENT);
-                    for plan in plans {
+                    let shape = Shape { batch: 1, height, width, outputs, steps, three_by_three, weight_bytes: 2 };
+                    for plan in Plan::ranked(shape, 132, &RESIDENT) {
                         assert!(
                             plan.splits <= WIDEST_CLUSTER && (plan.splits - 1) * plan.steps_per_split < steps,
                             "{plan:?}"
                         );
                         assert!(plan.splits * plan.steps_per_split >= steps, "{plan:?}");
-                        assert_eq!(64 % plan.splits, 0, "rows of a tile are shared out evenly");
                     }
                 }
             }
@@ -429,10 +511,24 @@ mod tests {
 
     #[test]
     fn few_pixels_are_split_and_many_are_not() {
-        let shape = Shape { batch: 1, height: 4, width: 4, outputs: 3072, steps: 432, three_by_three: true };
-        assert!(best(shape).splits > 1, "{:?}", best(shape));
-        let shape = Shape { batch: 1, height: 512, width: 512, outputs: 96, steps: 18, three_by_three: true };
-        assert_eq!(best(shape).splits, 1, "{:?}", best(shape));
+        let few =
+            Shape { batch: 1, height: 4, width: 4, outputs: 3072, steps: 432, three_by_three: true, weight_bytes: 2 };
+        assert!(best(few).splits > 1, "{:?}", best(few));
+        assert_eq!(TILES[best(few).tile].pixels(), 16, "{:?}", best(few));
+        let many = Shape { height: 512, width: 512, outputs: 96, steps: 18, ..few };
+        assert_eq!(best(many).splits, 1, "{:?}", best(many));
+    }
+
+    #[test]
+    fn weights_in_eight_bits_have_tiles_of_their_own() {
+        let shape =
+            Shape { batch: 5, height: 4, width: 4, outputs: 3072, steps: 432, three_by_three: true, weight_bytes: 1 };
+        let plans = Plan::ranked(shape, 132, &RESIDENT);
+        assert!(plans.iter().all(|plan| TILES[plan.tile].kind == Kind::NarrowFp8));
+        assert!(
+            plans.iter().any(|plan| plan.boxes.samples == 5 && plan.blocks(shape) == 48 * plan.splits),
+            "weights come once"
+        );
     }
 
     #[test]

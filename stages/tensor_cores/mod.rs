@@ -85,7 +85,7 @@ fn shown(y: &Tensor, weights: &PackedWeights, ending: Ending) -> Result<Tensor> 
 }
 
 /// Kernels that are tried for a layer, those that should be best; where there are some for compute capability 9.0, of the others a fourth as many.
-const CANDIDATES: usize = 40;
+const CANDIDATES: usize = 56;
 
 /// The kernels for a storage type in these files, one for each tile that weights of so many bytes have, and how many blocks of each a processor holds.
 fn tiles(files: &[(&str, &Kernels)], dtype: &str, weight_bytes: usize) -> crate::Result<Vec<(Kernel, u32)>> {
@@ -417,10 +417,8 @@ impl TensorCores {
             unsafe { self.tiles(weights)[plan.tile].0.launch(grid, params) }
         };
         // a pass of its own finishes what this stage's kernels leave as bare sums: those of `conv2d.cuh` alone do that
-        let hopper = self.hopper.as_ref().filter(|_| {
-            // nor does any of the others take weights in eight bits
-            finish.is_some() && weights.scales.is_none() && hopper::takes(stride, &x, skip.as_ref())
-        });
+        let hopper =
+            self.hopper.as_ref().filter(|_| finish.is_some() && hopper::takes(weights, stride, &x, skip.as_ref()));
         let layer = hopper::Layer {
             values: &weights.values,
             x: &x,

@@ -113,9 +113,16 @@ pub(super) unsafe fn launch(
 /// # Errors
 /// Dimensions or an address that a card cannot map.
 pub fn tensor_map(address: u64, dtype: DType, dims: &[usize], boxes: &[usize]) -> candle_core::Result<TensorMap> {
-    let kind = match dtype {
-        DType::F16 => CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
-        DType::BF16 => CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+    let (kind, swizzle) = match dtype {
+        DType::F16 => {
+            (CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16, CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B)
+        }
+        DType::BF16 => {
+            (CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B)
+        }
+        DType::F8E4M3 => {
+            (CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_UINT8, CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_64B)
+        }
         other => candle_core::bail!("no map of {other:?}"),
     };
     if dims.len() != boxes.len() {
@@ -126,7 +133,7 @@ pub fn tensor_map(address: u64, dtype: DType, dims: &[usize], boxes: &[usize]) -
     // bytes from one to the next, of all dimensions but the innermost
     let steps: Vec<u64> = dims
         .iter()
-        .scan(2, |bytes, n| {
+        .scan(dtype.size_in_bytes() as u64, |bytes, n| {
             *bytes *= n;
             Some(*bytes)
         })
@@ -147,7 +154,7 @@ pub fn tensor_map(address: u64, dtype: DType, dims: &[usize], boxes: &[usize]) -
             boxes.as_ptr(),
             each.as_ptr(),
             CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
-            CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+            swizzle,
             CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
             CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
         )

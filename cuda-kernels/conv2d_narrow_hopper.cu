@@ -1,0 +1,127 @@
+// Convolution and linear layers of few pixels for compute capability 9.0a: weights are the left operand.
+//
+// Against conv2d_hopper.cu, whose tiles are 64 pixels high whether a picture has so many or not: here 64 rows are outputs, of which there are
+// always enough, and a tile is as narrow as 16 pixels. At 4x4 pixels a stage is weights to four fifths and not to a half or less, so that
+// more of them are on their way at a time, which is what such layers wait for. A box of pixels goes on into the next samples: five calls of a network
+// worked out together are one tile of 80 pixels, and weights come once.
+//
+// Weights may have eight bits (e4m3): they are widened, exactly, between shared memory and the registers from which the left operand comes, and the
+// sums are multiplied by the output's scale. Then a stage holds twice as many of them.
+//
+// Registers by ptxas 13.0: none spilled. Shared memory: the stages, each outputs · 128 (64 with eight bits) + pixels · 128 + 16 bytes, so that one block
+// or two fill a processor's 227 KiB.
+#include "conv2d_hopper.cuh"
+
+// A weight in eight bits, in the order of conv2d.cuh: of each 16 values of a row k = 2t, 2t + 1, 2t + 8 and 2t + 9 lie side by side, t from 0 to 3.
+struct E4m3 {
+    uint8_t bits;
+};
+
+template <typename T, typename W, int GROUPS, int N, int STAGES> __device__ __forceinline__ void conv2d_narrow_hopper(const Conv2dHopperParams& p) {
+    constexpr int CONSUMERS = GROUPS * 128, OUTPUTS = GROUPS * 64;
+    constexpr bool EIGHT_BITS = sizeof(W) == 1;
+    constexpr int ROW = 64 * sizeof(W), PIXELS = N * 128, STAGE = PIXELS + OUTPUTS * ROW;
+    using Own = Place<N, OUTPUTS, CONSUMERS>;
+    static_assert(N * Own::ROW * 4 <= STAGES * STAGE, "the sums take the place of the stages");
+    extern __shared__ __align__(1024) unsigned char memory[];
+    const uint32_t stages = shared_address(memory), full = stages + STAGES * STAGE, empty = full + STAGES * 8;
+    float* biases = reinterpret_cast<float*>(memory + STAGES * (STAGE + 16));
+    float* scales = EIGHT_BITS ? biases + OUTPUTS : nullptr;
+    const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32;
+    const Own own(p);
+    uint4 residual{};
+
+    if (tid == CONSUMERS) set_up<STAGES, GROUPS>(p, full, empty);
+    __syncthreads();
+
+    if (warp == CONSUMERS / 32) {
+        if (tid == CONSUMERS) ask_for_steps<STAGES, PIXELS, STAGE>(p, own, stages, full, empty);
+        __syncwarp();
+    } else {
+        own.by_output(p, p.bias, biases);
+        if constexpr (EIGHT_BITS) own.by_output(p, p.scale, scales);
+        wait_for_previous();
+        residual = own.template residual<T>(p, 0);
+        const int group = warp / 4;
+        // of the 16 rows that a warp has, the one of which a lane gives ldmatrix the address: rows 0 to 15 of 16 steps, and again of the next 16
+        const int row = group * 64 + warp % 4 * 16 + lane % 16, column = lane / 16;
+        float sums[N / 2] = {};
+        // of this step and of the one before, whose products may still read them
+        uint32_t left[2][EIGHT_BITS ? 4 : 1][4];
+        for (int i = 0, slot = 0, parity = 0; i < own.count; i += 2) {
+#pragma unroll
+            for (int turn = 0; turn < 2; turn++) {
+                if (i + turn == own.count) break;
+                mbarrier_wait(full + slot * 8, parity);
+                const uint64_t pixels = matrix_in_shared(stages + slot * STAGE);
+                if constexpr (EIGHT_BITS) {
+#pragma unroll
+                    for (int k = 0; k < 2; k++) {
+                        uint32_t four[4];
+                        ldmatrix_x4(four, memory + slot * STAGE + PIXELS + row * ROW + ((2 * k + column) ^ (row >> 1 & 3)) * 16);
+#pragma unroll
+                        for (int half = 0; half < 2; half++) {
+                            uint32_t(&a)[4] = left[turn][2 * k + half];
+                            widen_e4m3<T>(four[2 * half], a[0], a[2]);
+                            widen_e4m3<T>(four[2 * half + 1], a[1], a[3]);
+                        }
+                    }
+                    wgmma_fence();
+#pragma unroll
+                    for (int k = 0; k < 4; k++) wgmma<T, N>(sums, left[turn][k], pixels + 2 * k);
+                } else {
+                    const uint64_t weights = matrix_in_shared(stages + slot * STAGE + PIXELS + group * 64 * ROW);
+                    wgmma_fence();
+#pragma unroll
+                    for (int k = 0; k < 4; k++) wgmma<T, N>(sums, weights + 2 * k, pixels + 2 * k);
+                }
+                wgmma_commit();
+                if (i + turn > 0) {
+                    // the products before these are done: their stage is free
+                    wgmma_wait<1>();
+                    if (tid % 128 == 0) mbarrier_arrive(empty + (slot == 0 ? STAGES - 1 : slot - 1) * 8);
+                }
+                if (++slot == STAGES) slot = 0, parity ^= 1;
+            }
+        }
+        wgmma_wait<0>();
+        own.template leave<true, N>(sums, memory);
+    }
+    // not before: its loads would be in the way of these
+    let_next_begin();
+    own.template finish<T>(p, stages, biases, residual, scales);
+}
+
+#define TILE(T, W, NAME, GROUPS, N, STAGES)                                                                                      \
+    extern "C" __global__ void __launch_bounds__(GROUPS * 128 + 32)                                                              \
+        mirage_conv2d_narrow_hopper_##NAME##_##GROUPS##x##N##x##STAGES(const __grid_constant__ Conv2dHopperParams p) {           \
+        conv2d_narrow_hopper<T, W, GROUPS, N, STAGES>(p);                                                                        \
+    }
+// For each shape a ring that leaves room for a second block on the processor, and for most one as deep as a block alone can have.
+#define TILES(T, NAME)                \
+    TILE(T, T, NAME, 1, 16, 10)       \
+    TILE(T, T, NAME, 1, 16, 21)       \
+    TILE(T, T, NAME, 2, 16, 6)        \
+    TILE(T, T, NAME, 2, 16, 12)       \
+    TILE(T, T, NAME, 1, 32, 8)        \
+    TILE(T, T, NAME, 1, 32, 18)       \
+    TILE(T, T, NAME, 2, 32, 5)        \
+    TILE(T, T, NAME, 1, 80, 6)        \
+    TILE(T, T, NAME, 1, 80, 12)       \
+    TILE(T, T, NAME, 2, 80, 4)        \
+    TILE(T, T, NAME, 2, 80, 8)        \
+    TILE(T, E4m3, fp8_##NAME, 1, 16, 18) \
+    TILE(T, E4m3, fp8_##NAME, 1, 16, 36) \
+    TILE(T, E4m3, fp8_##NAME, 2, 16, 10) \
+    TILE(T, E4m3, fp8_##NAME, 2, 16, 22) \
+    TILE(T, E4m3, fp8_##NAME, 1, 32, 13) \
+    TILE(T, E4m3, fp8_##NAME, 2, 32, 9)  \
+    TILE(T, E4m3, fp8_##NAME, 2, 32, 18) \
+    TILE(T, E4m3, fp8_##NAME, 1, 64, 9)  \
+    TILE(T, E4m3, fp8_##NAME, 2, 64, 6)  \
+    TILE(T, E4m3, fp8_##NAME, 2, 64, 13) \
+    TILE(T, E4m3, fp8_##NAME, 1, 80, 7)  \
+    TILE(T, E4m3, fp8_##NAME, 2, 80, 6)  \
+    TILE(T, E4m3, fp8_##NAME, 2, 80, 12)
+TILES(__half, f16)
+TILES(__nv_bfloat16, bf16)
