@@ -10,34 +10,38 @@
 #include "conv2d_hopper.cuh"
 
 template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ void conv2d_hopper(const Conv2dHopperParams& p) {
-    constexpr int CONSUMERS = GROUPS * 128, PIXELS = GROUPS * 64 * 128, STAGE = PIXELS + N * 128;
+    constexpr int CONSUMERS = GROUPS * 128, PIXELS = GROUPS * 64 * 128, STEP = PIXELS + N * 128, STAGE = TOGETHER * STEP;
     using Own = Place<GROUPS * 64, N, CONSUMERS>;
     static_assert(GROUPS * 64 * Own::ROW * 4 <= STAGES * STAGE, "the sums take the place of the stages");
     extern __shared__ __align__(1024) unsigned char memory[];
     const uint32_t stages = shared_address(memory), full = stages + STAGES * STAGE, empty = full + STAGES * 8;
-    float* biases = reinterpret_cast<float*>(memory + STAGES * (STAGE + 16));
-    const int tid = threadIdx.x, warp = tid / 32;
+    auto& behind = *reinterpret_cast<Behind<N, false>*>(memory + STAGES * (STAGE + 16));
+    const int tid = threadIdx.x, warp = __shfl_sync(0xffffffff, tid / 32, 0);
     const Own own(p);
-    uint4 residual{};
 
-    if (tid == CONSUMERS) set_up<STAGES, GROUPS>(p, full, empty);
+    if (tid == CONSUMERS) set_up<STAGES, GROUPS>(p, full, empty, shared_address(&behind.arrived), own.sent_bytes(p));
     __syncthreads();
+    if (p.splits > 1) cluster_arrive();
 
     if (warp == CONSUMERS / 32) {
-        if (tid == CONSUMERS) ask_for_steps<STAGES, PIXELS, STAGE>(p, own, stages, full, empty);
+        if (elect_one()) ask_for_steps<STAGES, PIXELS, STEP>(p, own, stages, full, empty);
         __syncwarp();
     } else {
-        own.by_output(p, p.bias, biases);
+        own.by_output(p, p.bias, behind.biases);
         wait_for_previous();
-        residual = own.template residual<T>(p, 0);
+        const uint4 residual = own.template residual<T>(p, own.piece(p, tid));
         const int group = warp / 4;
         float sums[N / 2] = {};
-        for (int i = 0, slot = 0, parity = 0; i < own.count; i++) {
+        for (int i = 0, slot = 0, parity = 0; i < own.count; i += TOGETHER) {
             mbarrier_wait(full + slot * 8, parity);
             const uint64_t a = matrix_in_shared(stages + slot * STAGE + group * 64 * 128), b = matrix_in_shared(stages + slot * STAGE + PIXELS);
             wgmma_fence();
 #pragma unroll
-            for (int k = 0; k < 4; k++) wgmma<T, N>(sums, a + 2 * k, b + 2 * k);
+            for (int step = 0; step < TOGETHER; step++) {
+                if (i + step == own.count) break;
+#pragma unroll
+                for (int k = 0; k < 4; k++) wgmma<T, N>(sums, a + step * (STEP / 16) + 2 * k, b + step * (STEP / 16) + 2 * k);
+            }
             wgmma_commit();
             if (i > 0) {
                 // the products before these are done: their stage is free
@@ -47,11 +51,8 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
             if (++slot == STAGES) slot = 0, parity ^= 1;
         }
         wgmma_wait<0>();
-        own.template leave<false, N>(sums, memory);
+        end<T, false, N>(p, own, sums, memory, behind, residual);
     }
-    // not before: its loads would be in the way of these
-    let_next_begin();
-    own.template finish<T>(p, stages, biases, residual);
 }
 
 #define TILE(T, NAME, GROUPS, N, STAGES)                                                                                         \
@@ -62,16 +63,18 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
 // For each shape a ring that leaves room for a second block on the processor, and for some one as deep as a block alone can have: it hides
 // more of the time between asking and having where there are no more blocks than processors.
 #define TILES(T, NAME)                                                                                                           \
+    TILE(T, NAME, 1, 32, 4)                                                                                                      \
+    TILE(T, NAME, 1, 64, 2)                                                                                                      \
+    TILE(T, NAME, 1, 64, 3)                                                                                                      \
+    TILE(T, NAME, 1, 96, 2)                                                                                                      \
+    TILE(T, NAME, 2, 64, 2)                                                                                                      \
     TILE(T, NAME, 1, 32, 8)                                                                                                      \
     TILE(T, NAME, 1, 64, 6)                                                                                                      \
     TILE(T, NAME, 1, 96, 5)                                                                                                      \
-    TILE(T, NAME, 2, 64, 4)                                                                                                      \
+    TILE(T, NAME, 2, 64, 3)                                                                                                      \
     TILE(T, NAME, 2, 96, 3)                                                                                                      \
+    TILE(T, NAME, 2, 128, 2)                                                                                                     \
     TILE(T, NAME, 2, 128, 3)                                                                                                     \
-    TILE(T, NAME, 2, 192, 4)                                                                                                     \
-    TILE(T, NAME, 1, 32, 16)                                                                                                     \
-    TILE(T, NAME, 1, 64, 13)                                                                                                     \
-    TILE(T, NAME, 2, 64, 8)                                                                                                      \
-    TILE(T, NAME, 2, 128, 6)
+    TILE(T, NAME, 2, 192, 2)
 TILES(__half, f16)
 TILES(__nv_bfloat16, bf16)

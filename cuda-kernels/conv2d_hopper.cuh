@@ -16,22 +16,25 @@ struct Conv2dHopperParams {
     const float* scale;  // (outputs), of weights in eight bits
     void* y;
     const void* next;  // weights that the next layer will read
-    int64_t next_bytes;
+    unsigned next_bytes;
     int batch, height, width, outputs;
     int channels, skip_channels;
     int kernel, padding;
     int steps, steps_per_split, splits;  // of 64 channels of one tap
+    int share, share_factor;             // pixels of a tile that each block of a cluster finishes, and 65536 over that, rounded up
     int box_width, box_height, box_samples;
     int x_bits, y_bits;    // of a pixel's number in its box: x first, then y, then the sample
     int boxes_x, boxes_y;  // boxes in a picture
     int activation;
 };
 
+// The split sums of a tile, at most so many.
+constexpr int MOST_SPLITS = 8;
+
 // Where a block is in the work: a tile of so many pixels and outputs, which so many threads finish.
 template <int PIXELS, int OUTPUTS, int CONSUMERS> struct Place {
     static constexpr int ROW = OUTPUTS + 4;  // f32 of a pixel's sums
-    static constexpr int COLUMNS = OUTPUTS / VECTOR, PIECES = PIXELS * COLUMNS, TURNS = PIECES / CONSUMERS;
-    static_assert(PIECES % CONSUMERS == 0, "all threads finish as much");
+    static constexpr int COLUMNS = OUTPUTS / VECTOR;
     int split, first, count;  // steps
     int first_sample, first_x, first_y, first_output;
 
@@ -42,24 +45,27 @@ template <int PIXELS, int OUTPUTS, int CONSUMERS> struct Place {
         first_x = box % p.boxes_x * p.box_width, first_y = box / p.boxes_x * p.box_height, first_output = blockIdx.y * OUTPUTS;
     }
 
-    // What a thread finishes in a turn: eight outputs of a pixel. The blocks of a cluster have a share of the tile each.
+    // Pixels of the tile that this block finishes: the blocks of a cluster have a share each.
+    __device__ __forceinline__ int own_pixels(const Conv2dHopperParams& p) const { return max(0, min(p.share, PIXELS - split * p.share)); }
+    // The sums of those that come from all blocks.
+    __device__ __forceinline__ int sent_bytes(const Conv2dHopperParams& p) const { return p.splits * own_pixels(p) * OUTPUTS * 4; }
+
+    // Eight outputs of a pixel, by its number in the share.
     struct Piece {
         bool there;
-        int row, output, sample;
-        int64_t pixel;
+        int at;  // in a part of the sums
+        int output, sample, pixel;
     };
-    __device__ __forceinline__ Piece piece(const Conv2dHopperParams& p, int turn) const {
-        const int share = (PIECES + p.splits - 1) / p.splits, in_share = threadIdx.x + turn * CONSUMERS, at = split * share + in_share;
-        const int row = at / COLUMNS, output = first_output + at % COLUMNS * VECTOR;
+    __device__ __forceinline__ Piece piece(const Conv2dHopperParams& p, int i) const {
+        const int in_share = i / COLUMNS, column = i % COLUMNS * VECTOR, row = split * p.share + in_share;
         const int x = first_x + (row & (1 << p.x_bits) - 1), y = first_y + (row >> p.x_bits & (1 << p.y_bits) - 1);
         const int sample = first_sample + (row >> p.x_bits + p.y_bits);
-        return Piece{in_share < share && at < PIECES && x < p.width && y < p.height && sample < p.batch && output < p.outputs, row, output,
-                     sample, (static_cast<int64_t>(sample) * p.height + y) * p.width + x};
+        const bool there = in_share < p.share && row < PIXELS && x < p.width && y < p.height && sample < p.batch && first_output + column < p.outputs;
+        return Piece{there, in_share * ROW + column, first_output + column, sample, (sample * p.height + y) * p.width + x};
     }
-    template <typename T> __device__ __forceinline__ uint4 residual(const Conv2dHopperParams& p, int turn) const {
-        const Piece piece = this->piece(p, turn);
+    template <typename T> __device__ __forceinline__ uint4 residual(const Conv2dHopperParams& p, const Piece& piece) const {
         if (p.residual == nullptr || !piece.there) return uint4{};
-        return *reinterpret_cast<const uint4*>(static_cast<const T*>(p.residual) + piece.pixel * p.outputs + piece.output);
+        return *reinterpret_cast<const uint4*>(static_cast<const T*>(p.residual) + static_cast<int64_t>(piece.pixel) * p.outputs + piece.output);
     }
     // For each output of the tile what `from` has for it, and zero where there is none.
     __device__ __forceinline__ void by_output(const Conv2dHopperParams& p, const float* from, float* to) const {
@@ -68,11 +74,11 @@ template <int PIXELS, int OUTPUTS, int CONSUMERS> struct Place {
 
     // Consumers, once all products are done: the sums of a warp group, N columns of 64 rows, into shared memory, which the stages no longer need.
     // Rows are pixels, or outputs where weights are the left operand.
-    template <bool WEIGHTS_LEFT, int N> __device__ __forceinline__ void leave(const float (&sums)[N / 2], unsigned char* memory) const {
+    template <bool WEIGHTS_LEFT, int N> __device__ __forceinline__ void leave(const float (&sums)[N / 2], float* to) const {
         const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
         const int row = warp / 4 * 64 + warp % 4 * 16 + lane / 4, column = lane % 4 * 2;
         meet<CONSUMERS>(1);
-        float* to = reinterpret_cast<float*>(memory) + (WEIGHTS_LEFT ? column * ROW + row : row * ROW + column);
+        to += WEIGHTS_LEFT ? column * ROW + row : row * ROW + column;
 #pragma unroll
         for (int j = 0; j < N / 8; j++)
 #pragma unroll
@@ -81,97 +87,171 @@ template <int PIXELS, int OUTPUTS, int CONSUMERS> struct Place {
                 if constexpr (WEIGHTS_LEFT) to[8 * j * ROW + half * 8] = pair.x, to[(8 * j + 1) * ROW + half * 8] = pair.y;
                 else *reinterpret_cast<float2*>(to + half * 8 * ROW + j * 8) = pair;
             }
+        meet<CONSUMERS>(1);
     }
 
-    // All threads: adds the sums of the cluster's blocks through each other's shared memory, always in the same order, and finishes them.
-    template <typename T> __device__ __forceinline__ void finish(const Conv2dHopperParams& p, uint32_t sums, const float* biases, uint4 residual,
-                                                                  const float* scales = nullptr) const {
-        if (p.splits > 1) cluster_sync();
-        else __syncthreads();
-        if (threadIdx.x < CONSUMERS) {
-            // not unrolled: code that is run once waits for memory, line after line
-#pragma unroll 1
-            for (int turn = 0; turn < TURNS; turn++) {
-                const Piece piece = this->piece(p, turn);
-                const uint4 now = residual;
-                residual = this->residual<T>(p, turn + 1);
-                if (!piece.there) continue;
-                const uint32_t from = sums + (piece.row * ROW + piece.output - first_output) * 4;
-                float v[VECTOR] = {};
-                for (int s = 0; s < p.splits; s++) {
-                    const uint32_t there = p.splits > 1 ? of_block(from, s) : from;
-                    const float4 low = load_cluster(there), high = load_cluster(there + 16);
-                    v[0] += low.x, v[1] += low.y, v[2] += low.z, v[3] += low.w;
-                    v[4] += high.x, v[5] += high.y, v[6] += high.z, v[7] += high.w;
-                }
-                if (scales != nullptr) {
+    // The same where a cluster shares a tile: each pixel's sums go to the block that finishes it, into the part of this block.
+    template <bool WEIGHTS_LEFT, int N>
+    __device__ __forceinline__ void hand_over(const Conv2dHopperParams& p, const float (&sums)[N / 2], uint32_t parts, uint32_t arrived) const {
+        const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+        const int row = warp / 4 * 64 + warp % 4 * 16 + lane / 4, column = lane % 4 * 2;
+        struct Owner {
+            uint32_t pixel, arrived;
+        };
+        auto owner = [&](int pixel) {
+            const int block = pixel * p.share_factor >> 16;
+            return Owner{of_block(parts + (split * p.share + pixel - block * p.share) * ROW * 4, block), of_block(arrived, block)};
+        };
+        if constexpr (WEIGHTS_LEFT) {
 #pragma unroll
-                    for (int i = 0; i < VECTOR; i++) v[i] *= scales[piece.output - first_output + i];
-                }
-                finish8<T>(p, piece.pixel, piece.sample, piece.output, v, biases + piece.output - first_output, now);
+            for (int i = 0; i < N / 4; i++) {
+                const Owner to = owner(i / 2 * 8 + column + i % 2);
+#pragma unroll
+                for (int half = 0; half < 2; half++) send(to.pixel + (row + half * 8) * 4, sums[i / 2 * 4 + 2 * half + i % 2], to.arrived);
+            }
+        } else {
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                const Owner to = owner(row + half * 8);
+#pragma unroll
+                for (int j = 0; j < N / 8; j++)
+                    send(to.pixel + (column + j * 8) * 4, make_float2(sums[4 * j + 2 * half], sums[4 * j + 2 * half + 1]), to.arrived);
             }
         }
-        // nobody leaves while others read its sums
-        if (p.splits > 1) cluster_sync();
+    }
+
+    // Adds the parts of the sums, always in the same order, and finishes them.
+    template <typename T>
+    __device__ __forceinline__ void finish(const Conv2dHopperParams& p, const float* sums, const float* biases, uint4 residual,
+                                           const float* scales = nullptr) const {
+        const int pieces = own_pixels(p) * COLUMNS, part = p.share * ROW;
+        Piece piece = this->piece(p, threadIdx.x);
+#pragma unroll 2
+        for (int i = threadIdx.x; i < pieces; i += CONSUMERS) {
+            const Piece now = piece;
+            const uint4 added = residual;
+            piece = this->piece(p, i + CONSUMERS);
+            residual = this->residual<T>(p, piece);
+            if (!now.there) continue;
+            const float4* from = reinterpret_cast<const float4*>(sums + now.at);
+            float4 low = from[0], high = from[1];
+            if (p.splits > 1) {
+                float4 more[MOST_SPLITS - 1][2];
+#pragma unroll
+                for (int s = 1; s < MOST_SPLITS; s++)
+#pragma unroll
+                    for (int h = 0; h < 2; h++)
+                        more[s - 1][h] = s < p.splits ? *reinterpret_cast<const float4*>(sums + s * part + now.at + h * 4) : float4{};
+#pragma unroll
+                for (int s = 0; s < MOST_SPLITS - 1; s++) {
+                    low.x += more[s][0].x, low.y += more[s][0].y, low.z += more[s][0].z, low.w += more[s][0].w;
+                    high.x += more[s][1].x, high.y += more[s][1].y, high.z += more[s][1].z, high.w += more[s][1].w;
+                }
+            }
+            float v[VECTOR] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+            const int output = now.output - first_output;
+            if (scales != nullptr) {
+#pragma unroll
+                for (int i = 0; i < VECTOR; i++) v[i] *= scales[output + i];
+            }
+            finish8<T>(p, now.pixel, now.sample, now.output, v, biases + output, added);
+        }
     }
 };
 
+// What follows the ring in shared memory.
+template <int OUTPUTS, bool SCALED> struct Behind {
+    uint64_t arrived, unused;  // a barrier that counts the bytes of the parts
+    float biases[OUTPUTS];
+    float scales[SCALED ? OUTPUTS : 4];
+    float parts[];  // of the sums, where a cluster shares a tile: (splits, share, ROW)
+};
+
+// Consumers: what a block does with its sums.
+template <typename T, bool WEIGHTS_LEFT, int N, bool SCALED, int PIXELS, int OUTPUTS, int CONSUMERS>
+__device__ __forceinline__ void end(const Conv2dHopperParams& p, const Place<PIXELS, OUTPUTS, CONSUMERS>& own, const float (&sums)[N / 2],
+                                    unsigned char* memory, Behind<OUTPUTS, SCALED>& behind, uint4 residual) {
+    if (p.splits > 1) {
+        cluster_wait();
+        own.template hand_over<WEIGHTS_LEFT, N>(p, sums, shared_address(behind.parts), shared_address(&behind.arrived));
+        let_next_begin();
+        meet<CONSUMERS>(1);
+        mbarrier_wait_for_cluster(shared_address(&behind.arrived), 0);
+    } else {
+        own.template leave<WEIGHTS_LEFT, N>(sums, reinterpret_cast<float*>(memory));
+        let_next_begin();
+    }
+    own.template finish<T>(p, p.splits > 1 ? behind.parts : reinterpret_cast<float*>(memory), behind.biases, residual, SCALED ? behind.scales : nullptr);
+}
+
 // One thread: what remains of the time may bring the next layer's weights nearer.
 __device__ __forceinline__ void prefetch_next(const Conv2dHopperParams& p) {
-    const int64_t block = (static_cast<int64_t>(blockIdx.z) * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
-    const int64_t blocks = static_cast<int64_t>(gridDim.x) * gridDim.y * gridDim.z;
-    const int64_t share = (p.next_bytes + blocks - 1) / blocks + 127 & ~127ll, from = block * share;
-    if (from < p.next_bytes) prefetch_bulk(static_cast<const char*>(p.next) + from, static_cast<unsigned>(min(share, p.next_bytes - from)));
+    const unsigned block = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x, blocks = gridDim.x * gridDim.y * gridDim.z;
+    const unsigned share = (p.next_bytes + blocks - 1) / blocks + 127 & ~127u;
+    const uint64_t from = static_cast<uint64_t>(block) * share;
+    if (from < p.next_bytes) prefetch_bulk(static_cast<const char*>(p.next) + from, min(share, p.next_bytes - static_cast<unsigned>(from)));
 }
 
-// One thread: a ring of stages with two barriers each, one that counts bytes and one that counts the warp groups that have read them.
-template <int STAGES, int GROUPS> __device__ __forceinline__ void set_up(const Conv2dHopperParams& p, uint32_t full, uint32_t empty) {
+// One thread: a ring of stages with two barriers each, one that counts bytes and one that counts those who have read them; and the barrier for so
+// many bytes of sums.
+template <int STAGES, int READERS> __device__ __forceinline__ void set_up(const Conv2dHopperParams& p, uint32_t full, uint32_t empty, uint32_t arrived, int bytes) {
     prefetch_map(&p.x);
     prefetch_map(&p.weight);
+    mbarrier_init(arrived, 1);
     for (int i = 0; i < STAGES; i++) {
         mbarrier_init(full + i * 8, 1);
-        mbarrier_init(empty + i * 8, GROUPS);
+        mbarrier_init(empty + i * 8, READERS);
     }
     mbarrier_init_fence();
+    mbarrier_expect(arrived, bytes);
 }
 
+// Steps whose operands come together, as one stage of the ring: a step alone takes less than to wait for a barrier and to ask anew.
+constexpr int TOGETHER = 2;
+
 // One thread: for each step a box of pixels, shifted by the tap, and behind it the weights of its columns.
-template <int STAGES, int PIXELS, int STAGE, typename Own>
+template <int STAGES, int PIXELS, int STEP, typename Own>
 __device__ __forceinline__ void ask_for_steps(const Conv2dHopperParams& p, const Own& own, uint32_t stages, uint32_t full, uint32_t empty) {
     const int x_chunks = (p.channels + 63) / 64, per_tap = x_chunks + (p.skip_channels + 63) / 64;
     struct Chunk {
         int tap, at;
     };
-    auto step = [&](Chunk& c) {
+    auto next = [&](Chunk& c) {
         if (++c.at == per_tap) c.at = 0, c.tap++;
     };
-    // behind the last channel of a tap come the next tap's weights, and zeros for pixels
-    auto weights = [&](const Chunk& c, int slot) {
+    // behind the last channel of x or of a tap come other weights, and zeros for pixels
+    auto weights = [&](const Chunk& c, uint32_t to, uint32_t barrier) {
         const int channel = c.at < x_chunks ? c.at * 64 : p.channels + (c.at - x_chunks) * 64;
-        copy_box_2d(stages + slot * STAGE + PIXELS, &p.weight, c.tap * (p.channels + p.skip_channels) + channel, own.first_output, full + slot * 8);
+        copy_box_2d(to + PIXELS, &p.weight, c.tap * (p.channels + p.skip_channels) + channel, own.first_output, barrier);
     };
-    auto pixels = [&](const Chunk& c, int slot) {
+    auto pixels = [&](const Chunk& c, uint32_t to, uint32_t barrier) {
         const bool in_x = c.at < x_chunks;
         const int ky = c.tap / p.kernel, kx = c.tap - ky * p.kernel;
-        copy_box_4d(stages + slot * STAGE, in_x ? &p.x : &p.skip, (in_x ? c.at : c.at - x_chunks) * 64, own.first_x + kx - p.padding,
-                    own.first_y + ky - p.padding, own.first_sample, full + slot * 8);
+        copy_box_4d(to, in_x ? &p.x : &p.skip, (in_x ? c.at : c.at - x_chunks) * 64, own.first_x + kx - p.padding, own.first_y + ky - p.padding,
+                    own.first_sample, barrier);
     };
-    const int ahead = min(STAGES, own.count);
+    // of a stage from this step on
+    auto steps = [&](int step) { return min(TOGETHER, own.count - step); };
+    const int ahead = min(STAGES * TOGETHER, own.count);
     // no kernel writes weights: they need not wait for the kernel ahead
     const Chunk start{own.first / per_tap, own.first % per_tap};
     Chunk c = start;
-    for (int i = 0; i < ahead; i++, step(c)) {
-        mbarrier_expect(full + i * 8, STAGE);
-        weights(c, i);
+    for (int step = 0; step < ahead; step++, next(c)) {
+        const int slot = step / TOGETHER;
+        if (step % TOGETHER == 0) mbarrier_expect(full + slot * 8, steps(step) * STEP);
+        weights(c, stages + step * STEP, full + slot * 8);
     }
     wait_for_previous();
     c = start;
-    for (int i = 0; i < ahead; i++, step(c)) pixels(c, i);
-    for (int i = ahead, slot = 0, parity = 0; i < own.count; i++, step(c)) {
+    for (int step = 0; step < ahead; step++, next(c)) pixels(c, stages + step * STEP, full + step / TOGETHER * 8);
+    for (int step = ahead, slot = 0, parity = 0; step < own.count; step += TOGETHER) {
         mbarrier_wait(empty + slot * 8, parity);
-        mbarrier_expect(full + slot * 8, STAGE);
-        weights(c, slot);
-        pixels(c, slot);
+        mbarrier_expect(full + slot * 8, steps(step) * STEP);
+        for (int i = 0; i < steps(step); i++, next(c)) {
+            const uint32_t to = stages + (slot * TOGETHER + i) * STEP;
+            weights(c, to, full + slot * 8);
+            pixels(c, to, full + slot * 8);
+        }
         if (++slot == STAGES) slot = 0, parity ^= 1;
     }
     prefetch_next(p);

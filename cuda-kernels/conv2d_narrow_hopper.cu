@@ -20,76 +20,81 @@ struct E4m3 {
 template <typename T, typename W, int GROUPS, int N, int STAGES> __device__ __forceinline__ void conv2d_narrow_hopper(const Conv2dHopperParams& p) {
     constexpr int CONSUMERS = GROUPS * 128, OUTPUTS = GROUPS * 64;
     constexpr bool EIGHT_BITS = sizeof(W) == 1;
-    constexpr int ROW = 64 * sizeof(W), PIXELS = N * 128, STAGE = PIXELS + OUTPUTS * ROW;
+    constexpr int ROW = 64 * sizeof(W), PIXELS = N * 128, STEP = PIXELS + OUTPUTS * ROW, STAGE = TOGETHER * STEP;
     using Own = Place<N, OUTPUTS, CONSUMERS>;
     static_assert(N * Own::ROW * 4 <= STAGES * STAGE, "the sums take the place of the stages");
     extern __shared__ __align__(1024) unsigned char memory[];
     const uint32_t stages = shared_address(memory), full = stages + STAGES * STAGE, empty = full + STAGES * 8;
-    float* biases = reinterpret_cast<float*>(memory + STAGES * (STAGE + 16));
-    float* scales = EIGHT_BITS ? biases + OUTPUTS : nullptr;
-    const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32;
+    auto& behind = *reinterpret_cast<Behind<OUTPUTS, EIGHT_BITS>*>(memory + STAGES * (STAGE + 16));
+    const int tid = threadIdx.x, warp = __shfl_sync(0xffffffff, tid / 32, 0), lane = tid % 32;
     const Own own(p);
-    uint4 residual{};
 
-    if (tid == CONSUMERS) set_up<STAGES, GROUPS>(p, full, empty);
+    if (tid == CONSUMERS) set_up<STAGES, GROUPS * 4>(p, full, empty, shared_address(&behind.arrived), own.sent_bytes(p));
     __syncthreads();
+    if (p.splits > 1) cluster_arrive();
 
     if (warp == CONSUMERS / 32) {
-        if (tid == CONSUMERS) ask_for_steps<STAGES, PIXELS, STAGE>(p, own, stages, full, empty);
+        if (elect_one()) ask_for_steps<STAGES, PIXELS, STEP>(p, own, stages, full, empty);
         __syncwarp();
     } else {
-        own.by_output(p, p.bias, biases);
-        if constexpr (EIGHT_BITS) own.by_output(p, p.scale, scales);
+        own.by_output(p, p.bias, behind.biases);
+        if constexpr (EIGHT_BITS) own.by_output(p, p.scale, behind.scales);
         wait_for_previous();
-        residual = own.template residual<T>(p, 0);
+        const uint4 residual = own.template residual<T>(p, own.piece(p, tid));
         const int group = warp / 4;
         // of the 16 rows that a warp has, the one of which a lane gives ldmatrix the address: rows 0 to 15 of 16 steps, and again of the next 16
         const int row = group * 64 + warp % 4 * 16 + lane % 16, column = lane / 16;
         float sums[N / 2] = {};
-        // of this step and of the one before, whose products may still read them
-        uint32_t left[2][EIGHT_BITS ? 4 : 1][4];
-        for (int i = 0, slot = 0, parity = 0; i < own.count; i += 2) {
+        for (int i = 0, slot = 0, parity = 0; i < own.count; i += TOGETHER) {
+            mbarrier_wait(full + slot * 8, parity);
+            const uint64_t pixels = matrix_in_shared(stages + slot * STAGE);
+            if constexpr (EIGHT_BITS) {
+                uint32_t left[TOGETHER][4][4];
 #pragma unroll
-            for (int turn = 0; turn < 2; turn++) {
-                if (i + turn == own.count) break;
-                mbarrier_wait(full + slot * 8, parity);
-                const uint64_t pixels = matrix_in_shared(stages + slot * STAGE);
-                if constexpr (EIGHT_BITS) {
+                for (int step = 0; step < TOGETHER; step++)
 #pragma unroll
                     for (int k = 0; k < 2; k++) {
                         uint32_t four[4];
-                        ldmatrix_x4(four, memory + slot * STAGE + PIXELS + row * ROW + ((2 * k + column) ^ (row >> 1 & 3)) * 16);
+                        ldmatrix_x4(four, memory + slot * STAGE + step * STEP + PIXELS + row * ROW + ((2 * k + column) ^ (row >> 1 & 3)) * 16);
 #pragma unroll
                         for (int half = 0; half < 2; half++) {
-                            uint32_t(&a)[4] = left[turn][2 * k + half];
+                            uint32_t(&a)[4] = left[step][2 * k + half];
                             widen_e4m3<T>(four[2 * half], a[0], a[2]);
                             widen_e4m3<T>(four[2 * half + 1], a[1], a[3]);
                         }
                     }
-                    wgmma_fence();
+                wgmma_fence();
 #pragma unroll
-                    for (int k = 0; k < 4; k++) wgmma<T, N>(sums, left[turn][k], pixels + 2 * k);
-                } else {
-                    const uint64_t weights = matrix_in_shared(stages + slot * STAGE + PIXELS + group * 64 * ROW);
-                    wgmma_fence();
+                for (int step = 0; step < TOGETHER; step++) {
+                    if (i + step == own.count) break;
 #pragma unroll
-                    for (int k = 0; k < 4; k++) wgmma<T, N>(sums, weights + 2 * k, pixels + 2 * k);
+                    for (int k = 0; k < 4; k++) wgmma<T, N>(sums, left[step][k], pixels + step * (STEP / 16) + 2 * k);
                 }
                 wgmma_commit();
-                if (i + turn > 0) {
+                // other warps multiply while this one widens
+                wgmma_wait<0>();
+                if (lane == 0) mbarrier_arrive(empty + slot * 8);
+            } else {
+                const uint64_t weights = matrix_in_shared(stages + slot * STAGE + PIXELS + group * 64 * ROW);
+                wgmma_fence();
+#pragma unroll
+                for (int step = 0; step < TOGETHER; step++) {
+                    if (i + step == own.count) break;
+#pragma unroll
+                    for (int k = 0; k < 4; k++) wgmma<T, N>(sums, weights + step * (STEP / 16) + 2 * k, pixels + step * (STEP / 16) + 2 * k);
+                }
+                wgmma_commit();
+                if (i > 0) {
                     // the products before these are done: their stage is free
                     wgmma_wait<1>();
-                    if (tid % 128 == 0) mbarrier_arrive(empty + (slot == 0 ? STAGES - 1 : slot - 1) * 8);
+                    if (lane == 0) mbarrier_arrive(empty + (slot == 0 ? STAGES - 1 : slot - 1) * 8);
                 }
-                if (++slot == STAGES) slot = 0, parity ^= 1;
             }
+            if (++slot == STAGES) slot = 0, parity ^= 1;
         }
         wgmma_wait<0>();
-        own.template leave<true, N>(sums, memory);
+        end<T, true, N>(p, own, sums, memory, behind, residual);
     }
-    // not before: its loads would be in the way of these
-    let_next_begin();
-    own.template finish<T>(p, stages, biases, residual, scales);
 }
 
 #define TILE(T, W, NAME, GROUPS, N, STAGES)                                                                                      \
@@ -98,30 +103,31 @@ template <typename T, typename W, int GROUPS, int N, int STAGES> __device__ __fo
         conv2d_narrow_hopper<T, W, GROUPS, N, STAGES>(p);                                                                        \
     }
 // For each shape a ring that leaves room for a second block on the processor, and for most one as deep as a block alone can have.
-#define TILES(T, NAME)                \
-    TILE(T, T, NAME, 1, 16, 10)       \
-    TILE(T, T, NAME, 1, 16, 21)       \
-    TILE(T, T, NAME, 2, 16, 6)        \
-    TILE(T, T, NAME, 2, 16, 12)       \
-    TILE(T, T, NAME, 1, 32, 8)        \
-    TILE(T, T, NAME, 1, 32, 18)       \
-    TILE(T, T, NAME, 2, 32, 5)        \
-    TILE(T, T, NAME, 1, 80, 6)        \
-    TILE(T, T, NAME, 1, 80, 12)       \
-    TILE(T, T, NAME, 2, 80, 4)        \
-    TILE(T, T, NAME, 2, 80, 8)        \
-    TILE(T, E4m3, fp8_##NAME, 1, 16, 18) \
-    TILE(T, E4m3, fp8_##NAME, 1, 16, 36) \
-    TILE(T, E4m3, fp8_##NAME, 2, 16, 10) \
-    TILE(T, E4m3, fp8_##NAME, 2, 16, 22) \
-    TILE(T, E4m3, fp8_##NAME, 1, 32, 13) \
-    TILE(T, E4m3, fp8_##NAME, 2, 32, 9)  \
-    TILE(T, E4m3, fp8_##NAME, 2, 32, 18) \
-    TILE(T, E4m3, fp8_##NAME, 1, 64, 9)  \
-    TILE(T, E4m3, fp8_##NAME, 2, 64, 6)  \
-    TILE(T, E4m3, fp8_##NAME, 2, 64, 13) \
-    TILE(T, E4m3, fp8_##NAME, 1, 80, 7)  \
-    TILE(T, E4m3, fp8_##NAME, 2, 80, 6)  \
-    TILE(T, E4m3, fp8_##NAME, 2, 80, 12)
+#define TILES(T, NAME)                                                                                                           \
+    TILE(T, T, NAME, 1, 16, 5)                                                                                                   \
+    TILE(T, T, NAME, 1, 16, 10)                                                                                                  \
+    TILE(T, T, NAME, 2, 16, 3)                                                                                                   \
+    TILE(T, T, NAME, 2, 16, 6)                                                                                                   \
+    TILE(T, T, NAME, 1, 32, 4)                                                                                                   \
+    TILE(T, T, NAME, 1, 32, 8)                                                                                                   \
+    TILE(T, T, NAME, 2, 32, 2)                                                                                                   \
+    TILE(T, T, NAME, 2, 32, 5)                                                                                                   \
+    TILE(T, T, NAME, 1, 80, 3)                                                                                                   \
+    TILE(T, T, NAME, 1, 80, 5)                                                                                                   \
+    TILE(T, T, NAME, 2, 80, 2)                                                                                                   \
+    TILE(T, T, NAME, 2, 80, 3)                                                                                                   \
+    TILE(T, E4m3, fp8_##NAME, 1, 16, 8)                                                                                          \
+    TILE(T, E4m3, fp8_##NAME, 1, 16, 17)                                                                                         \
+    TILE(T, E4m3, fp8_##NAME, 2, 16, 5)                                                                                          \
+    TILE(T, E4m3, fp8_##NAME, 2, 16, 10)                                                                                         \
+    TILE(T, E4m3, fp8_##NAME, 1, 32, 6)                                                                                          \
+    TILE(T, E4m3, fp8_##NAME, 2, 32, 3)                                                                                          \
+    TILE(T, E4m3, fp8_##NAME, 2, 32, 8)                                                                                          \
+    TILE(T, E4m3, fp8_##NAME, 1, 64, 3)                                                                                          \
+    TILE(T, E4m3, fp8_##NAME, 2, 64, 2)                                                                                          \
+    TILE(T, E4m3, fp8_##NAME, 2, 64, 5)                                                                                          \
+    TILE(T, E4m3, fp8_##NAME, 1, 80, 3)                                                                                          \
+    TILE(T, E4m3, fp8_##NAME, 1, 80, 6)                                                                                          \
+    TILE(T, E4m3, fp8_##NAME, 2, 80, 5)
 TILES(__half, f16)
 TILES(__nv_bfloat16, bf16)

@@ -18,25 +18,48 @@ __device__ __forceinline__ void mbarrier_arrive(uint32_t barrier) {
 __device__ __forceinline__ void mbarrier_expect(uint32_t barrier, unsigned bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n" ::"r"(barrier), "r"(bytes) : "memory");
 }
-// Until the phase of this parity is over.
-__device__ __forceinline__ void mbarrier_wait(uint32_t barrier, unsigned parity) {
+// Until the phase of this parity is over; what the copies that it counts have brought is seen then.
+#define WAIT(NAME, SCOPE)                                                                             \
+    __device__ __forceinline__ void NAME(uint32_t barrier, unsigned parity) {                        \
+        asm volatile(                                                                                \
+            "{\n"                                                                                    \
+            ".reg .pred done;\n"                                                                     \
+            "again:\n"                                                                               \
+            "mbarrier.try_wait.parity" SCOPE ".shared::cta.b64 done, [%0], %1;\n"                    \
+            "@done bra over;\n"                                                                      \
+            "bra again;\n"                                                                           \
+            "over:\n"                                                                                \
+            "}\n" ::"r"(barrier),                                                                    \
+            "r"(parity)                                                                              \
+            : "memory");                                                                             \
+    }
+WAIT(mbarrier_wait, "")
+// The same where other blocks of the cluster sent it.
+WAIT(mbarrier_wait_for_cluster, ".acquire.cluster")
+#undef WAIT
+
+// One thread of the warp, of which the compiler knows that it is one: what it asks for needs no loop over threads.
+__device__ __forceinline__ bool elect_one() {
+    unsigned elected;
     asm volatile(
         "{\n"
-        ".reg .pred done;\n"
-        "again:\n"
-        "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-        "@done bra over;\n"
-        "bra again;\n"
-        "over:\n"
-        "}\n" ::"r"(barrier),
-        "r"(parity)
-        : "memory");
+        ".reg .pred one;\n"
+        "elect.sync _|one, 0xffffffff;\n"
+        "selp.u32 %0, 1, 0, one;\n"
+        "}\n"
+        : "=r"(elected));
+    return elected != 0;
 }
 
-// A box of a tensor of two or four dimensions, from the given corner; what lies outside of the tensor comes as zeros.
+// A box of a tensor of two to four dimensions, from the given corner; what lies outside of the tensor comes as zeros.
 __device__ __forceinline__ void copy_box_2d(uint32_t to, const CUtensorMap* map, int c0, int c1, uint32_t barrier) {
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];\n" ::"r"(to),
                  "l"(map), "r"(c0), "r"(c1), "r"(barrier)
+                 : "memory");
+}
+__device__ __forceinline__ void copy_box_3d(uint32_t to, const CUtensorMap* map, int c0, int c1, int c2, uint32_t barrier) {
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];\n" ::"r"(to),
+                 "l"(map), "r"(c0), "r"(c1), "r"(c2), "r"(barrier)
                  : "memory");
 }
 __device__ __forceinline__ void copy_box_4d(uint32_t to, const CUtensorMap* map, int c0, int c1, int c2, int c3, uint32_t barrier) {
@@ -51,20 +74,23 @@ __device__ __forceinline__ void prefetch_bulk(const void* global, unsigned bytes
     asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;\n" ::"l"(global), "r"(bytes));
 }
 
-// Every thread of every block of the cluster meets here; what was written to shared memory before is seen after.
-__device__ __forceinline__ void cluster_sync() {
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;\n" ::: "memory");
-}
+// Every thread of every block of the cluster meets: first it says that it has come, later it waits for the others, who have set up by then what they
+// set up before they came.
+__device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.release.aligned;\n" ::: "memory"); }
+__device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;\n" ::: "memory"); }
 // Where the shared memory of another block of the cluster lies.
 __device__ __forceinline__ uint32_t of_block(uint32_t shared, unsigned rank) {
     uint32_t there;
     asm volatile("mapa.shared::cluster.u32 %0, %1, %2;\n" : "=r"(there) : "r"(shared), "r"(rank));
     return there;
 }
-__device__ __forceinline__ float4 load_cluster(uint32_t shared) {
-    float4 v;
-    asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];\n" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "r"(shared) : "memory");
-    return v;
+// Into the shared memory of a block of the cluster, whose barrier counts the bytes that have come.
+__device__ __forceinline__ void send(uint32_t to, float v, uint32_t barrier) {
+    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];\n" ::"r"(to), "f"(v), "r"(barrier) : "memory");
+}
+__device__ __forceinline__ void send(uint32_t to, float2 v, uint32_t barrier) {
+    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];\n" ::"r"(to), "f"(v.x), "f"(v.y), "r"(barrier)
+                 : "memory");
 }
 
 __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory"); }

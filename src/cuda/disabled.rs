@@ -81,7 +81,13 @@ pub fn address(_: &Tensor) -> candle_core::Result<u64> {
 ///
 /// # Errors
 /// Always: this build has no CUDA.
-pub fn tensor_map(_address: u64, _: DType, _dims: &[usize], _boxes: &[usize]) -> candle_core::Result<TensorMap> {
+pub fn tensor_map(
+    _address: u64,
+    _: DType,
+    _dims: &[usize],
+    _steps: &[usize],
+    _boxes: &[usize],
+) -> candle_core::Result<TensorMap> {
     not_in_this_build()
 }
 

@@ -107,12 +107,19 @@ pub(super) unsafe fn launch(
         .map_err(wrap)
 }
 
-/// The map of boxes of a tensor of 16-bit values at `address`, for copies that a kernel asks for; dimensions and boxes from the innermost
-/// on. What of a box lies outside of the tensor is zeros.
+/// The map of boxes of a tensor at `address`, for copies that a kernel asks for; dimensions and boxes from the innermost on, whose values lie side
+/// by side, and for each of the others the values from one to the next. What of a box lies outside of the tensor is zeros. 64 values of
+/// a box, as 128 bytes or 64, are swizzled over as many bytes.
 ///
 /// # Errors
-/// Dimensions or an address that a card cannot map.
-pub fn tensor_map(address: u64, dtype: DType, dims: &[usize], boxes: &[usize]) -> candle_core::Result<TensorMap> {
+/// Dimensions or an address that a card cannot map, or another type than f16, bf16 and e4m3.
+pub fn tensor_map(
+    address: u64,
+    dtype: DType,
+    dims: &[usize],
+    steps: &[usize],
+    boxes: &[usize],
+) -> candle_core::Result<TensorMap> {
     let (kind, swizzle) = match dtype {
         DType::F16 => {
             (CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16, CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B)
@@ -125,20 +132,12 @@ pub fn tensor_map(address: u64, dtype: DType, dims: &[usize], boxes: &[usize]) -
         }
         other => candle_core::bail!("no map of {other:?}"),
     };
-    if dims.len() != boxes.len() {
-        candle_core::bail!("boxes of {boxes:?} are none of {dims:?}");
+    if dims.len() != boxes.len() || steps.len() + 1 != dims.len() {
+        candle_core::bail!("boxes of {boxes:?} and steps of {steps:?} are none of {dims:?}");
     }
     let start = std::ptr::without_provenance_mut(address as usize);
     let dims: Vec<u64> = dims.iter().map(|n| *n as u64).collect();
-    // bytes from one to the next, of all dimensions but the innermost
-    let steps: Vec<u64> = dims
-        .iter()
-        .scan(dtype.size_in_bytes() as u64, |bytes, n| {
-            *bytes *= n;
-            Some(*bytes)
-        })
-        .take(dims.len() - 1)
-        .collect();
+    let steps: Vec<u64> = steps.iter().map(|n| (*n * dtype.size_in_bytes()) as u64).collect();
     let boxes: Vec<u32> = boxes.iter().map(|n| *n as u32).collect();
     let each = vec![1u32; dims.len()];
     let mut map = TensorMap([0; 16]);
