@@ -10,7 +10,7 @@
 #include "conv2d_hopper.cuh"
 
 template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ void conv2d_hopper(const Conv2dHopperParams& p) {
-    constexpr int CONSUMERS = GROUPS * 128, PIXELS = GROUPS * 64 * 128, STEP = PIXELS + N * 128, STAGE = TOGETHER * STEP;
+    constexpr int CONSUMERS = GROUPS * 128, PIXELS = GROUPS * 64 * 128, STAGE = PIXELS + N * 128;
     using Own = Place<GROUPS * 64, N, CONSUMERS>;
     static_assert(GROUPS * 64 * Own::ROW * 4 <= STAGES * STAGE, "the sums take the place of the stages");
     extern __shared__ __align__(1024) unsigned char memory[];
@@ -24,7 +24,7 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
     if (p.splits > 1) cluster_arrive();
 
     if (warp == CONSUMERS / 32) {
-        if (elect_one()) ask_for_steps<STAGES, PIXELS, STEP>(p, own, stages, full, empty);
+        if (elect_one()) ask_for_steps<STAGES, 1, PIXELS, STAGE>(p, own, stages, full, empty);
         __syncwarp();
     } else {
         own.by_output(p, p.bias, behind.biases);
@@ -32,16 +32,12 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
         const uint4 residual = own.template residual<T>(p, own.piece(p, tid));
         const int group = warp / 4;
         float sums[N / 2] = {};
-        for (int i = 0, slot = 0, parity = 0; i < own.count; i += TOGETHER) {
+        for (int i = 0, slot = 0, parity = 0; i < own.count; i++) {
             mbarrier_wait(full + slot * 8, parity);
             const uint64_t a = matrix_in_shared(stages + slot * STAGE + group * 64 * 128), b = matrix_in_shared(stages + slot * STAGE + PIXELS);
             wgmma_fence();
 #pragma unroll
-            for (int step = 0; step < TOGETHER; step++) {
-                if (i + step == own.count) break;
-#pragma unroll
-                for (int k = 0; k < 4; k++) wgmma<T, N>(sums, a + step * (STEP / 16) + 2 * k, b + step * (STEP / 16) + 2 * k);
-            }
+            for (int k = 0; k < 4; k++) wgmma<T, N>(sums, a + 2 * k, b + 2 * k);
             wgmma_commit();
             if (i > 0) {
                 // the products before these are done: their stage is free
@@ -63,18 +59,19 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
 // For each shape a ring that leaves room for a second block on the processor, and for some one as deep as a block alone can have: it hides
 // more of the time between asking and having where there are no more blocks than processors.
 #define TILES(T, NAME)                                                                                                           \
-    TILE(T, NAME, 1, 32, 4)                                                                                                      \
-    TILE(T, NAME, 1, 64, 2)                                                                                                      \
-    TILE(T, NAME, 1, 64, 3)                                                                                                      \
-    TILE(T, NAME, 1, 96, 2)                                                                                                      \
-    TILE(T, NAME, 2, 64, 2)                                                                                                      \
     TILE(T, NAME, 1, 32, 8)                                                                                                      \
+    TILE(T, NAME, 1, 64, 5)                                                                                                      \
     TILE(T, NAME, 1, 64, 6)                                                                                                      \
+    TILE(T, NAME, 1, 96, 4)                                                                                                      \
     TILE(T, NAME, 1, 96, 5)                                                                                                      \
-    TILE(T, NAME, 2, 64, 3)                                                                                                      \
+    TILE(T, NAME, 2, 64, 4)                                                                                                      \
     TILE(T, NAME, 2, 96, 3)                                                                                                      \
-    TILE(T, NAME, 2, 128, 2)                                                                                                     \
     TILE(T, NAME, 2, 128, 3)                                                                                                     \
-    TILE(T, NAME, 2, 192, 2)
+    TILE(T, NAME, 2, 192, 4)                                                                                                     \
+    TILE(T, NAME, 1, 32, 16)                                                                                                     \
+    TILE(T, NAME, 1, 64, 12)                                                                                                     \
+    TILE(T, NAME, 2, 64, 7)                                                                                                      \
+    TILE(T, NAME, 2, 128, 4)                                                                                                     \
+    TILE(T, NAME, 2, 128, 6)
 TILES(__half, f16)
 TILES(__nv_bfloat16, bf16)

@@ -47,8 +47,8 @@ template <int PIXELS, int OUTPUTS, int CONSUMERS> struct Place {
 
     // Pixels of the tile that this block finishes: the blocks of a cluster have a share each.
     __device__ __forceinline__ int own_pixels(const Conv2dHopperParams& p) const { return max(0, min(p.share, PIXELS - split * p.share)); }
-    // The sums of those that come from all blocks.
-    __device__ __forceinline__ int sent_bytes(const Conv2dHopperParams& p) const { return p.splits * own_pixels(p) * OUTPUTS * 4; }
+    // Their sums that come from the other blocks.
+    __device__ __forceinline__ int sent_bytes(const Conv2dHopperParams& p) const { return (p.splits - 1) * own_pixels(p) * OUTPUTS * 4; }
 
     // Eight outputs of a pixel, by its number in the share.
     struct Piece {
@@ -90,32 +90,39 @@ template <int PIXELS, int OUTPUTS, int CONSUMERS> struct Place {
         meet<CONSUMERS>(1);
     }
 
-    // The same where a cluster shares a tile: each pixel's sums go to the block that finishes it, into the part of this block.
+    // The same where a cluster shares a tile: each pixel's sums go to the block that finishes it, into the part of this block. Lanes exchange theirs
+    // first, so that each sends 16 bytes at a time: a message takes as long whatever it carries.
     template <bool WEIGHTS_LEFT, int N>
-    __device__ __forceinline__ void hand_over(const Conv2dHopperParams& p, const float (&sums)[N / 2], uint32_t parts, uint32_t arrived) const {
-        const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-        const int row = warp / 4 * 64 + warp % 4 * 16 + lane / 4, column = lane % 4 * 2;
-        struct Owner {
-            uint32_t pixel, arrived;
-        };
-        auto owner = [&](int pixel) {
+    __device__ __forceinline__ void hand_over(const Conv2dHopperParams& p, const float (&sums)[N / 2], float* parts, uint32_t arrived) const {
+        const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, first_row = warp / 4 * 64 + warp % 4 * 16;
+        auto hand = [&](int pixel, int output, const float4& v) {
             const int block = pixel * p.share_factor >> 16;
-            return Owner{of_block(parts + (split * p.share + pixel - block * p.share) * ROW * 4, block), of_block(arrived, block)};
+            float* to = parts + (split * p.share + pixel - block * p.share) * ROW + output;
+            if (block == split) *reinterpret_cast<float4*>(to) = v;
+            else send(of_block(shared_address(to), block), v, of_block(arrived, block));
         };
-        if constexpr (WEIGHTS_LEFT) {
 #pragma unroll
-            for (int i = 0; i < N / 4; i++) {
-                const Owner to = owner(i / 2 * 8 + column + i % 2);
+        for (int j = 0; j < N / 8; j++) {
+            float v[4] = {sums[4 * j], sums[4 * j + 1], sums[4 * j + 2], sums[4 * j + 3]};
+            if constexpr (WEIGHTS_LEFT) {
+                // four lanes, whose rows follow each other, have four sums each: each lane takes one of every lane
+                const int place = lane / 4 % 4;
 #pragma unroll
-                for (int half = 0; half < 2; half++) send(to.pixel + (row + half * 8) * 4, sums[i / 2 * 4 + 2 * half + i % 2], to.arrived);
-            }
-        } else {
+                for (int bit = 1; bit < 4; bit *= 2)
 #pragma unroll
-            for (int half = 0; half < 2; half++) {
-                const Owner to = owner(row + half * 8);
-#pragma unroll
-                for (int j = 0; j < N / 8; j++)
-                    send(to.pixel + (column + j * 8) * 4, make_float2(sums[4 * j + 2 * half], sums[4 * j + 2 * half + 1]), to.arrived);
+                    for (int i = 0; i < 4; i++) {
+                        if (i & bit) continue;
+                        const bool high = place & bit;
+                        const float other = __shfl_xor_sync(0xffffffff, high ? v[i] : v[i ^ bit], bit * 4);
+                        if (high) v[i] = other;
+                        else v[i ^ bit] = other;
+                    }
+                hand(8 * j + lane % 4 * 2 + place % 2, first_row + lane / 16 * 4 + place / 2 * 8, make_float4(v[0], v[1], v[2], v[3]));
+            } else {
+                // two lanes have two columns each of two rows: each lane takes a row
+                const bool high = lane % 2;
+                const float x = __shfl_xor_sync(0xffffffff, high ? v[0] : v[2], 1), y = __shfl_xor_sync(0xffffffff, high ? v[1] : v[3], 1);
+                hand(first_row + lane / 4 + high * 8, 8 * j + lane % 4 / 2 * 4, high ? make_float4(x, y, v[2], v[3]) : make_float4(v[0], v[1], x, y));
             }
         }
     }
@@ -132,7 +139,6 @@ template <int PIXELS, int OUTPUTS, int CONSUMERS> struct Place {
             const uint4 added = residual;
             piece = this->piece(p, i + CONSUMERS);
             residual = this->residual<T>(p, piece);
-            if (!now.there) continue;
             const float4* from = reinterpret_cast<const float4*>(sums + now.at);
             float4 low = from[0], high = from[1];
             if (p.splits > 1) {
@@ -154,7 +160,7 @@ template <int PIXELS, int OUTPUTS, int CONSUMERS> struct Place {
 #pragma unroll
                 for (int i = 0; i < VECTOR; i++) v[i] *= scales[output + i];
             }
-            finish8<T>(p, now.pixel, now.sample, now.output, v, biases + output, added);
+            if (now.there) finish8<T>(p, now.pixel, now.sample, now.output, v, biases + output, added);
         }
     }
 };
@@ -173,7 +179,7 @@ __device__ __forceinline__ void end(const Conv2dHopperParams& p, const Place<PIX
                                     unsigned char* memory, Behind<OUTPUTS, SCALED>& behind, uint4 residual) {
     if (p.splits > 1) {
         cluster_wait();
-        own.template hand_over<WEIGHTS_LEFT, N>(p, sums, shared_address(behind.parts), shared_address(&behind.arrived));
+        own.template hand_over<WEIGHTS_LEFT, N>(p, sums, behind.parts, shared_address(&behind.arrived));
         let_next_begin();
         meet<CONSUMERS>(1);
         mbarrier_wait_for_cluster(shared_address(&behind.arrived), 0);
@@ -206,11 +212,8 @@ template <int STAGES, int READERS> __device__ __forceinline__ void set_up(const 
     mbarrier_expect(arrived, bytes);
 }
 
-// Steps whose operands come together, as one stage of the ring: a step alone takes less than to wait for a barrier and to ask anew.
-constexpr int TOGETHER = 2;
-
-// One thread: for each step a box of pixels, shifted by the tap, and behind it the weights of its columns.
-template <int STAGES, int PIXELS, int STEP, typename Own>
+// One thread: for each step a box of pixels, shifted by the tap, and behind it the weights of its columns; so many steps are a stage of the ring.
+template <int STAGES, int TOGETHER, int PIXELS, int STEP, typename Own>
 __device__ __forceinline__ void ask_for_steps(const Conv2dHopperParams& p, const Own& own, uint32_t stages, uint32_t full, uint32_t empty) {
     const int x_chunks = (p.channels + 63) / 64, per_tap = x_chunks + (p.skip_channels + 63) / 64;
     struct Chunk {

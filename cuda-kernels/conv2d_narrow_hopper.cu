@@ -17,6 +17,13 @@ struct E4m3 {
     uint8_t bits;
 };
 
+template <int N> struct Constant {
+    static constexpr int value = N;
+};
+
+// Steps of a stage: of few pixels one step takes less than to wait for a barrier and to ask anew.
+constexpr int TOGETHER = 2;
+
 template <typename T, typename W, int GROUPS, int N, int STAGES> __device__ __forceinline__ void conv2d_narrow_hopper(const Conv2dHopperParams& p) {
     constexpr int CONSUMERS = GROUPS * 128, OUTPUTS = GROUPS * 64;
     constexpr bool EIGHT_BITS = sizeof(W) == 1;
@@ -34,7 +41,7 @@ template <typename T, typename W, int GROUPS, int N, int STAGES> __device__ __fo
     if (p.splits > 1) cluster_arrive();
 
     if (warp == CONSUMERS / 32) {
-        if (elect_one()) ask_for_steps<STAGES, PIXELS, STEP>(p, own, stages, full, empty);
+        if (elect_one()) ask_for_steps<STAGES, TOGETHER, PIXELS, STEP>(p, own, stages, full, empty);
         __syncwarp();
     } else {
         own.by_output(p, p.bias, behind.biases);
@@ -45,13 +52,14 @@ template <typename T, typename W, int GROUPS, int N, int STAGES> __device__ __fo
         // of the 16 rows that a warp has, the one of which a lane gives ldmatrix the address: rows 0 to 15 of 16 steps, and again of the next 16
         const int row = group * 64 + warp % 4 * 16 + lane % 16, column = lane / 16;
         float sums[N / 2] = {};
-        for (int i = 0, slot = 0, parity = 0; i < own.count; i += TOGETHER) {
-            mbarrier_wait(full + slot * 8, parity);
+        // the products of a stage, as one group: a question between them would be a wait
+        auto multiply = [&](auto steps, int slot) {
+            constexpr int STEPS = decltype(steps)::value;
             const uint64_t pixels = matrix_in_shared(stages + slot * STAGE);
             if constexpr (EIGHT_BITS) {
-                uint32_t left[TOGETHER][4][4];
+                uint32_t left[STEPS][4][4];
 #pragma unroll
-                for (int step = 0; step < TOGETHER; step++)
+                for (int step = 0; step < STEPS; step++)
 #pragma unroll
                     for (int k = 0; k < 2; k++) {
                         uint32_t four[4];
@@ -65,30 +73,31 @@ template <typename T, typename W, int GROUPS, int N, int STAGES> __device__ __fo
                     }
                 wgmma_fence();
 #pragma unroll
-                for (int step = 0; step < TOGETHER; step++) {
-                    if (i + step == own.count) break;
-#pragma unroll
-                    for (int k = 0; k < 4; k++) wgmma<T, N>(sums, left[step][k], pixels + step * (STEP / 16) + 2 * k);
-                }
+                for (int k = 0; k < 4 * STEPS; k++) wgmma<T, N>(sums, left[k / 4][k % 4], pixels + k / 4 * (STEP / 16) + 2 * (k % 4));
                 wgmma_commit();
-                // other warps multiply while this one widens
+                // its registers are read: other warps multiply while this one widens
                 wgmma_wait<0>();
-                if (lane == 0) mbarrier_arrive(empty + slot * 8);
             } else {
                 const uint64_t weights = matrix_in_shared(stages + slot * STAGE + PIXELS + group * 64 * ROW);
                 wgmma_fence();
 #pragma unroll
-                for (int step = 0; step < TOGETHER; step++) {
-                    if (i + step == own.count) break;
-#pragma unroll
-                    for (int k = 0; k < 4; k++) wgmma<T, N>(sums, weights + step * (STEP / 16) + 2 * k, pixels + step * (STEP / 16) + 2 * k);
+                for (int k = 0; k < 4 * STEPS; k++) {
+                    const int at = k / 4 * (STEP / 16) + 2 * (k % 4);
+                    wgmma<T, N>(sums, weights + at, pixels + at);
                 }
                 wgmma_commit();
-                if (i > 0) {
-                    // the products before these are done: their stage is free
-                    wgmma_wait<1>();
-                    if (lane == 0) mbarrier_arrive(empty + (slot == 0 ? STAGES - 1 : slot - 1) * 8);
-                }
+            }
+        };
+        for (int i = 0, slot = 0, parity = 0; i < own.count; i += TOGETHER) {
+            mbarrier_wait(full + slot * 8, parity);
+            if (own.count - i >= TOGETHER) multiply(Constant<TOGETHER>{}, slot);
+            else multiply(Constant<1>{}, slot);
+            if constexpr (EIGHT_BITS) {
+                if (lane == 0) mbarrier_arrive(empty + slot * 8);
+            } else if (i > 0) {
+                // the products before these are done: their stage is free
+                wgmma_wait<1>();
+                if (lane == 0) mbarrier_arrive(empty + (slot == 0 ? STAGES - 1 : slot - 1) * 8);
             }
             if (++slot == STAGES) slot = 0, parity ^= 1;
         }

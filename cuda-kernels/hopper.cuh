@@ -84,12 +84,10 @@ __device__ __forceinline__ uint32_t of_block(uint32_t shared, unsigned rank) {
     asm volatile("mapa.shared::cluster.u32 %0, %1, %2;\n" : "=r"(there) : "r"(shared), "r"(rank));
     return there;
 }
-// Into the shared memory of a block of the cluster, whose barrier counts the bytes that have come.
-__device__ __forceinline__ void send(uint32_t to, float v, uint32_t barrier) {
-    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];\n" ::"r"(to), "f"(v), "r"(barrier) : "memory");
-}
-__device__ __forceinline__ void send(uint32_t to, float2 v, uint32_t barrier) {
-    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];\n" ::"r"(to), "f"(v.x), "f"(v.y), "r"(barrier)
+// Into the shared memory of another block of the cluster, whose barrier counts the bytes that have come.
+__device__ __forceinline__ void send(uint32_t to, const float4& v, uint32_t barrier) {
+    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];\n" ::"r"(to), "f"(v.x), "f"(v.y),
+                 "f"(v.z), "f"(v.w), "r"(barrier)
                  : "memory");
 }
 

@@ -73,13 +73,13 @@ pub(super) struct Hopper {
 }
 
 /// Whether the kernels take such a layer: weights in eight bits, whose order goes by sixteens, begin with such a group at every tap and
-/// every input. Few channels fill too little of a step.
+/// every input.
 pub(super) fn takes(weights: &PackedWeights, stride: usize, x: &Picture, skip: Option<&Picture>) -> bool {
     let channels = x.dims[3];
     let by_groups = weights.scales.is_none()
         || (weights.kernel == 1 || weights.padded_channels.is_multiple_of(16))
             && (skip.is_none() || channels.is_multiple_of(16));
-    stride == 1 && by_groups && channels >= CHUNK / 2
+    stride == 1 && by_groups
 }
 
 impl Hopper {

@@ -45,20 +45,21 @@ const fn tile(kind: Kind, groups: usize, columns: usize, stages: usize) -> Tile 
 }
 
 /// As in the three files.
-pub const TILES: [Tile; 51] = [
-    tile(Kind::Conv2d, 1, 32, 4),
-    tile(Kind::Conv2d, 1, 64, 2),
-    tile(Kind::Conv2d, 1, 64, 3),
-    tile(Kind::Conv2d, 1, 96, 2),
-    tile(Kind::Conv2d, 2, 64, 2),
+pub const TILES: [Tile; 52] = [
     tile(Kind::Conv2d, 1, 32, 8),
+    tile(Kind::Conv2d, 1, 64, 5),
     tile(Kind::Conv2d, 1, 64, 6),
+    tile(Kind::Conv2d, 1, 96, 4),
     tile(Kind::Conv2d, 1, 96, 5),
-    tile(Kind::Conv2d, 2, 64, 3),
+    tile(Kind::Conv2d, 2, 64, 4),
     tile(Kind::Conv2d, 2, 96, 3),
-    tile(Kind::Conv2d, 2, 128, 2),
     tile(Kind::Conv2d, 2, 128, 3),
-    tile(Kind::Conv2d, 2, 192, 2),
+    tile(Kind::Conv2d, 2, 192, 4),
+    tile(Kind::Conv2d, 1, 32, 16),
+    tile(Kind::Conv2d, 1, 64, 12),
+    tile(Kind::Conv2d, 2, 64, 7),
+    tile(Kind::Conv2d, 2, 128, 4),
+    tile(Kind::Conv2d, 2, 128, 6),
     tile(Kind::Conv3x3, 1, 32, 6),
     tile(Kind::Conv3x3, 1, 48, 4),
     tile(Kind::Conv3x3, 1, 64, 2),
@@ -99,8 +100,6 @@ pub const TILES: [Tile; 51] = [
     tile(Kind::NarrowFp8, 2, 80, 5),
 ];
 
-/// Steps that `conv2d_hopper.cu` and `conv2d_narrow_hopper.cu` ask for as one stage.
-const TOGETHER: usize = 2;
 /// Taps of a step of `conv3x3_hopper.cu`, and steps of 64 channels.
 pub const ROW: usize = 3;
 /// Bytes to which what `conv3x3_hopper.cu` asks for is aligned.
@@ -140,6 +139,11 @@ impl Tile {
         }
     }
 
+    /// Steps that come as one stage.
+    fn together(self) -> usize {
+        if self.kind.is_narrow() { 2 } else { 1 }
+    }
+
     /// Pixels of the tile that each of so many blocks of a cluster finishes.
     pub fn share(self, splits: usize) -> usize {
         self.pixels().div_ceil(splits)
@@ -152,7 +156,7 @@ impl Tile {
         let step: usize = self.step().iter().sum();
         let stages = match self.kind {
             Kind::Conv3x3 => 2 * stage(self.image_bytes()) + self.stages * stage(step),
-            _ => self.stages * stage(TOGETHER * step),
+            _ => self.stages * stage(self.together() * step),
         };
         let scales = if self.kind == Kind::NarrowFp8 { self.outputs() } else { 4 };
         let parts = if splits > 1 { splits * self.share(splits) * (self.outputs() + 4) } else { 0 };
@@ -288,7 +292,8 @@ impl Plan {
         let bytes = (pixels + weights) as f64;
         // in steps of one tap of 64 channels
         let taps = if tile.kind == Kind::Conv3x3 { ROW as f64 } else { 1.0 };
-        let ahead = taps / if tile.kind == Kind::Conv3x3 { tile.stages * ROW } else { tile.stages * TOGETHER } as f64;
+        let ahead =
+            taps / if tile.kind == Kind::Conv3x3 { tile.stages * ROW } else { tile.stages * tile.together() } as f64;
         let loads = (blocks * steps * bytes / cost::LOADS).max(waves * steps * bytes * together / cost::LOADS_ONE);
         let meeting = if self.splits > 1 { cost::CLUSTER + cost::BLOCK * self.splits as f64 } else { 0.0 };
         let store = cost::STORE * (tile.pixels() * tile.outputs()) as f64 / (64.0 * 96.0);
