@@ -8,8 +8,9 @@
 // Weights may have eight bits (e4m3): they are widened, exactly, between shared memory and the registers from which the left operand comes, and the
 // sums are multiplied by the output's scale. Then a stage holds twice as many of them.
 //
-// Registers by ptxas 13.0: none spilled. Shared memory: the stages, each outputs · 128 (64 with eight bits) + pixels · 128 + 16 bytes, so that one block
-// or two fill a processor's 227 KiB.
+// Registers by ptxas 13.0: 60 to 100 a thread, none spilled. Shared memory: the stages of two steps, each outputs · 128 (64 with eight bits) + pixels · 128
+// bytes, and where a cluster shares a tile its sums in f32, so that one block or two fill a processor's 227 KiB. Measured on an H100 in their places in the reference
+// network, of the copy bandwidth and less the events that measure: layers of 170 MB of weights 94 %, of 76 to 85 MB 85 to 89, of 42 MB 75 to 78, of 20 MB 59 to 70.
 #include "conv2d_hopper.cuh"
 
 // A weight in eight bits, in the order of conv2d.cuh: of each 16 values of a row k = 2t, 2t + 1, 2t + 8 and 2t + 9 lie side by side, t from 0 to 3.
