@@ -21,12 +21,6 @@
 constexpr int TILE_K = 64;
 constexpr int CHUNKS = TILE_K / VECTOR;  // of 16 bytes in a row of a stage
 
-// A weight in eight bits: four bits of exponent, three of mantissa. Of each 16 values of a row, which a step of the tensor cores takes
-// in, k = 2t, 2t + 1, 2t + 8 and 2t + 9 lie side by side, t from 0 to 3: the four that one lane holds of a row.
-struct E4m3 {
-    uint8_t bits;
-};
-
 // Division by a number that the host knows: a product and a shift (Granlund and Montgomery 1994). For dividends below 2^31.
 struct Divisor {
     unsigned value, factor, shift;
@@ -57,9 +51,6 @@ struct Conv2dParams {
 
 // Where chunk `chunk` of row `row` lies in a stage.
 __device__ __forceinline__ int swizzled(int row, int chunk) { return row * TILE_K + ((chunk ^ (row & 7)) * VECTOR); }
-// The same of weights in eight bits, of which two rows share what a row of 16-bit values takes.
-__device__ __forceinline__ int swizzled_e4m3(int row, int chunk) { return row * TILE_K + ((chunk ^ (row >> 1 & 3)) * 16); }
-
 // What a thread fetches of the pixels: one column of chunks, in several rows. Addresses are worked out anew only where a tap or
 // an input ends, which most turns of the loop do not meet.
 template <typename T, int ROWS> struct Patches {

@@ -20,8 +20,7 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
     const Own own(p);
 
     if (tid == CONSUMERS) set_up<STAGES, GROUPS>(p, full, empty, shared_address(&behind.arrived), own.sent_bytes(p));
-    __syncthreads();
-    if (p.splits > 1) cluster_arrive();
+    begin(p);
 
     if (warp == CONSUMERS / 32) {
         if (elect_one()) ask_for_steps<STAGES, 1, PIXELS, STAGE>(p, own, stages, full, empty);
@@ -42,12 +41,12 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
             if (i > 0) {
                 // the products before these are done: their stage is free
                 wgmma_wait<1>();
-                if (tid % 128 == 0) mbarrier_arrive(empty + (slot == 0 ? STAGES - 1 : slot - 1) * 8);
+                if (tid % 128 == 0) mbarrier_arrive(empty + before<STAGES>(slot) * 8);
             }
             if (++slot == STAGES) slot = 0, parity ^= 1;
         }
         wgmma_wait<0>();
-        end<T, false, N>(p, own, sums, memory, behind, residual);
+        conclude<T, false, N>(p, own, sums, memory, behind, residual);
     }
 }
 
@@ -56,8 +55,8 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
         mirage_conv2d_hopper_##NAME##_##GROUPS##x##N##x##STAGES(const __grid_constant__ Conv2dHopperParams p) {                  \
         conv2d_hopper<T, GROUPS, N, STAGES>(p);                                                                                  \
     }
-// For each shape a ring that leaves room for a second block on the processor, and for some one as deep as a block alone can have: it hides
-// more of the time between asking and having where there are no more blocks than processors.
+// For most shapes a ring that leaves room for a second block on the processor where no cluster shares the tile, for some where one does, and for some one as deep as
+// a block alone can have: it hides more of the time between asking and having where there are no more blocks than processors.
 #define TILES(T, NAME)                                                                                                           \
     TILE(T, NAME, 1, 32, 8)                                                                                                      \
     TILE(T, NAME, 1, 64, 5)                                                                                                      \

@@ -9,18 +9,18 @@
 struct Conv2dHopperParams {
     CUtensorMap x;       // (batch, height, width, channels), in boxes of pixels of 64 channels
     CUtensorMap skip;    // likewise
-    CUtensorMap weight;  // (outputs, k) as for conv2d.cu, in boxes of a tile's outputs and 64 columns
+    CUtensorMap weight;  // (outputs, k) as for conv2d.cu, in boxes of a tile's outputs and 64 columns; for conv3x3_hopper.cu (taps, outputs, channels), three taps a box
     const float* bias;   // (outputs), or null
     const void* shift;   // (batch, outputs), or null
     const void* residual;
-    const float* scale;  // (outputs), of weights in eight bits
+    const float* scale;  // (outputs), of weights in eight bits, or null
     void* y;
     const void* next;  // weights that the next layer will read
-    unsigned next_bytes;
-    int batch, height, width, outputs;
+    uint64_t next_bytes;
+    int batch, height, width, outputs;  // of the result; all its pixels are one row where neighbours do not matter
     int channels, skip_channels;
     int kernel, padding;
-    int steps, steps_per_split, splits;  // of 64 channels of one tap
+    int steps, steps_per_split, splits;  // of 64 channels of one tap, or of a row of taps in conv3x3_hopper.cu
     int share, share_factor;             // pixels of a tile that each block of a cluster finishes, and 65536 over that, rounded up
     int box_width, box_height, box_samples;
     int x_bits, y_bits;    // of a pixel's number in its box: x first, then y, then the sample
@@ -28,7 +28,7 @@ struct Conv2dHopperParams {
     int activation;
 };
 
-// The split sums of a tile, at most so many.
+// Blocks of a cluster that share a tile, at most: WIDEST_CLUSTER in stages/tensor_cores/hopper/plan.rs.
 constexpr int MOST_SPLITS = 8;
 
 // Where a block is in the work: a tile of so many pixels and outputs, which so many threads finish.
@@ -167,7 +167,8 @@ template <int PIXELS, int OUTPUTS, int CONSUMERS> struct Place {
 
 // What follows the ring in shared memory.
 template <int OUTPUTS, bool SCALED> struct Behind {
-    uint64_t arrived, unused;  // a barrier that counts the bytes of the parts
+    uint64_t arrived;  // a barrier that counts the bytes of the parts
+    uint64_t unused;   // what follows is read by 16 bytes
     float biases[OUTPUTS];
     float scales[SCALED ? OUTPUTS : 4];
     float parts[];  // of the sums, where a cluster shares a tile: (splits, share, ROW)
@@ -175,8 +176,9 @@ template <int OUTPUTS, bool SCALED> struct Behind {
 
 // Consumers: what a block does with its sums.
 template <typename T, bool WEIGHTS_LEFT, int N, bool SCALED, int PIXELS, int OUTPUTS, int CONSUMERS>
-__device__ __forceinline__ void end(const Conv2dHopperParams& p, const Place<PIXELS, OUTPUTS, CONSUMERS>& own, const float (&sums)[N / 2],
+__device__ __forceinline__ void conclude(const Conv2dHopperParams& p, const Place<PIXELS, OUTPUTS, CONSUMERS>& own, const float (&sums)[N / 2],
                                     unsigned char* memory, Behind<OUTPUTS, SCALED>& behind, uint4 residual) {
+    // the next kernel begins when the sums are out of the way and not before: what it asks for would hold up what this one still asks for
     if (p.splits > 1) {
         cluster_wait();
         own.template hand_over<WEIGHTS_LEFT, N>(p, sums, behind.parts, shared_address(&behind.arrived));
@@ -193,9 +195,10 @@ __device__ __forceinline__ void end(const Conv2dHopperParams& p, const Place<PIX
 // One thread: what remains of the time may bring the next layer's weights nearer.
 __device__ __forceinline__ void prefetch_next(const Conv2dHopperParams& p) {
     const unsigned block = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x, blocks = gridDim.x * gridDim.y * gridDim.z;
-    const unsigned share = (p.next_bytes + blocks - 1) / blocks + 127 & ~127u;
+    // the host asks for some 12 MiB at most
+    const unsigned bytes = static_cast<unsigned>(p.next_bytes), share = (bytes + blocks - 1) / blocks + 127 & ~127u;
     const uint64_t from = static_cast<uint64_t>(block) * share;
-    if (from < p.next_bytes) prefetch_bulk(static_cast<const char*>(p.next) + from, min(share, p.next_bytes - static_cast<unsigned>(from)));
+    if (from < bytes) prefetch_bulk(static_cast<const char*>(p.next) + from, min(share, bytes - static_cast<unsigned>(from)));
 }
 
 // One thread: a ring of stages with two barriers each, one that counts bytes and one that counts those who have read them; and the barrier for so
@@ -211,6 +214,15 @@ template <int STAGES, int READERS> __device__ __forceinline__ void set_up(const 
     mbarrier_init_fence();
     mbarrier_expect(arrived, bytes);
 }
+
+// All threads, once the barriers are set up: a block may send to another one only when that has begun.
+__device__ __forceinline__ void begin(const Conv2dHopperParams& p) {
+    __syncthreads();
+    if (p.splits > 1) cluster_arrive();
+}
+
+// The stage ahead of this one in the ring.
+template <int STAGES> __device__ __forceinline__ int before(int slot) { return slot == 0 ? STAGES - 1 : slot - 1; }
 
 // One thread: for each step a box of pixels, shifted by the tap, and behind it the weights of its columns; so many steps are a stage of the ring.
 template <int STAGES, int TOGETHER, int PIXELS, int STEP, typename Own>

@@ -6,23 +6,18 @@
 // worked out together are one tile of 80 pixels, and weights come once.
 //
 // Weights may have eight bits (e4m3): they are widened, exactly, between shared memory and the registers from which the left operand comes, and the
-// sums are multiplied by the output's scale. Then a stage holds twice as many of them.
+// sums are multiplied by the output's scale. Then a stage is smaller, and the ring has more of them.
 //
 // Registers by ptxas 13.0: 60 to 100 a thread, none spilled. Shared memory: the stages of two steps, each outputs · 128 (64 with eight bits) + pixels · 128
 // bytes, and where a cluster shares a tile its sums in f32, so that one block or two fill a processor's 227 KiB. Measured on an H100 in their places in the reference
 // network, of the copy bandwidth and less the events that measure: layers of 170 MB of weights 94 %, of 76 to 85 MB 85 to 89, of 42 MB 75 to 78, of 20 MB 59 to 70.
 #include "conv2d_hopper.cuh"
 
-// A weight in eight bits, in the order of conv2d.cuh: of each 16 values of a row k = 2t, 2t + 1, 2t + 8 and 2t + 9 lie side by side, t from 0 to 3.
-struct E4m3 {
-    uint8_t bits;
-};
-
 template <int N> struct Constant {
     static constexpr int value = N;
 };
 
-// Steps of a stage: of few pixels one step takes less than to wait for a barrier and to ask anew.
+// Steps of a stage, whose weights in eight bits are widened at a time; in 16 bits one would do as well.
 constexpr int TOGETHER = 2;
 
 template <typename T, typename W, int GROUPS, int N, int STAGES> __device__ __forceinline__ void conv2d_narrow_hopper(const Conv2dHopperParams& p) {
@@ -38,8 +33,7 @@ template <typename T, typename W, int GROUPS, int N, int STAGES> __device__ __fo
     const Own own(p);
 
     if (tid == CONSUMERS) set_up<STAGES, GROUPS * 4>(p, full, empty, shared_address(&behind.arrived), own.sent_bytes(p));
-    __syncthreads();
-    if (p.splits > 1) cluster_arrive();
+    begin(p);
 
     if (warp == CONSUMERS / 32) {
         if (elect_one()) ask_for_steps<STAGES, TOGETHER, PIXELS, STEP>(p, own, stages, full, empty);
@@ -64,7 +58,7 @@ template <typename T, typename W, int GROUPS, int N, int STAGES> __device__ __fo
 #pragma unroll
                     for (int k = 0; k < 2; k++) {
                         uint32_t four[4];
-                        ldmatrix_x4(four, memory + slot * STAGE + step * STEP + PIXELS + row * ROW + ((2 * k + column) ^ (row >> 1 & 3)) * 16);
+                        ldmatrix_x4(four, memory + slot * STAGE + step * STEP + PIXELS + swizzled_e4m3(row, 2 * k + column));
 #pragma unroll
                         for (int half = 0; half < 2; half++) {
                             uint32_t(&a)[4] = left[step][2 * k + half];
@@ -98,12 +92,12 @@ template <typename T, typename W, int GROUPS, int N, int STAGES> __device__ __fo
             } else if (i > 0) {
                 // the products before these are done: their stage is free
                 wgmma_wait<1>();
-                if (lane == 0) mbarrier_arrive(empty + (slot == 0 ? STAGES - 1 : slot - 1) * 8);
+                if (lane == 0) mbarrier_arrive(empty + before<STAGES>(slot) * 8);
             }
             if (++slot == STAGES) slot = 0, parity ^= 1;
         }
         wgmma_wait<0>();
-        end<T, true, N>(p, own, sums, memory, behind, residual);
+        conclude<T, true, N>(p, own, sums, memory, behind, residual);
     }
 }
 
@@ -112,7 +106,8 @@ template <typename T, typename W, int GROUPS, int N, int STAGES> __device__ __fo
         mirage_conv2d_narrow_hopper_##NAME##_##GROUPS##x##N##x##STAGES(const __grid_constant__ Conv2dHopperParams p) {           \
         conv2d_narrow_hopper<T, W, GROUPS, N, STAGES>(p);                                                                        \
     }
-// For each shape a ring that leaves room for a second block on the processor, and for most one as deep as a block alone can have.
+// For most shapes a ring that leaves room for a second block on the processor where no cluster shares the tile, for some where one does, and for some one as deep as
+// a block alone can have: it hides more of the time between asking and having where there are no more blocks than processors.
 #define TILES(T, NAME)                                                                                                           \
     TILE(T, T, NAME, 1, 16, 5)                                                                                                   \
     TILE(T, T, NAME, 1, 16, 10)                                                                                                  \

@@ -10,7 +10,7 @@
 
 constexpr int PITCH = 10 * 128;  // bytes from a row of pixels to the next: eight and the border
 
-// A step is a row of three taps of 64 channels: the weights of one tap are less than what waiting for a barrier and asking anew takes.
+// A step is a row of three taps of 64 channels: the products of one tap take less than to wait for a barrier and to ask anew.
 template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ void conv3x3_hopper(const Conv2dHopperParams& p) {
     constexpr int CONSUMERS = GROUPS * 128, IMAGES = 2, BOX = (8 * GROUPS + 2) * PITCH, IMAGE = (BOX + 1023) / 1024 * 1024;
     constexpr int TAP = N * 128, STAGE = 3 * TAP;
@@ -30,8 +30,7 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
         }
         set_up<STAGES, GROUPS>(p, full, empty, shared_address(&behind.arrived), own.sent_bytes(p));
     }
-    __syncthreads();
-    if (p.splits > 1) cluster_arrive();
+    begin(p);
 
     // steps go through the rows of taps of 64 channels before the next 64
     const int first_chunk = own.first / 3, first_row = own.first % 3;
@@ -55,15 +54,15 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
                 if (++row == 3) row = 0, chunk++;
             };
             const int last_chunk = (own.first + own.count - 1) / 3;
-            // no kernel writes weights: they need not wait for the kernel ahead. But a chunk's image is asked for before the last weights of
-            // the chunk ahead of it, or nobody would come to ask
+            // no kernel writes weights: they need not wait for the kernel ahead. But the third chunk's wait for its image, which takes the place of the
+            // first's: its weights are not asked for before
             const int ahead = min(min(STAGES, own.count), IMAGES * 3 - first_row);
             for (; asked < ahead; asked++, next()) weights(chunk, row, asked);
             wait_for_previous();
             int images_asked = 0, image_parity = 0;
             for (; images_asked < IMAGES && first_chunk + images_asked <= last_chunk; images_asked++) image(first_chunk + images_asked, images_asked);
             for (int slot = asked % STAGES, parity = 0; asked < own.count; asked++, next()) {
-                // two chunks ahead of the weights that are asked for now, as soon as the image there is read
+                // a chunk's image, as soon as the one in its place is read
                 if (row == 0 && chunk - first_chunk >= images_asked) {
                     const int at = images_asked % IMAGES;
                     mbarrier_wait(image_empty + at * 8, image_parity);
@@ -102,7 +101,7 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
                 // the products before these are done: their stage is free, and so is their image after its last row of taps
                 wgmma_wait<1>();
                 if (tid % 128 == 0) {
-                    mbarrier_arrive(empty + (slot == 0 ? STAGES - 1 : slot - 1) * 8);
+                    mbarrier_arrive(empty + before<STAGES>(slot) * 8);
                     if (row == 0) mbarrier_arrive(image_empty + (at ^ 1) * 8);
                 }
             }
@@ -113,7 +112,7 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
             if (++slot == STAGES) slot = 0, parity ^= 1;
         }
         wgmma_wait<0>();
-        end<T, false, N>(p, own, sums, memory, behind, residual);
+        conclude<T, false, N>(p, own, sums, memory, behind, residual);
     }
 }
 
@@ -122,8 +121,8 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
         mirage_conv3x3_hopper_##NAME##_##GROUPS##x##N##x##STAGES(const __grid_constant__ Conv2dHopperParams p) {                 \
         conv3x3_hopper<T, GROUPS, N, STAGES>(p);                                                                                 \
     }
-// For each shape a ring that leaves room for a second block on the processor, and for some one as deep as a block alone can have: it hides
-// more of the time between asking and having where there are no more blocks than processors.
+// For most shapes a ring that leaves room for a second block on the processor where no cluster shares the tile, for some where one does, and for some one as deep as
+// a block alone can have: it hides more of the time between asking and having where there are no more blocks than processors.
 #define TILES(T, NAME)                                                                                                           \
     TILE(T, NAME, 1, 32, 6)                                                                                                      \
     TILE(T, NAME, 1, 48, 4)                                                                                                      \

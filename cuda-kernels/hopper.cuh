@@ -1,5 +1,5 @@
 // What only compute capability 9.0a has, each instruction as one named function: asynchronous copies of whole boxes of a tensor,
-// barriers that count bytes, products of matrices in shared memory, clusters of blocks.
+// barriers that count bytes, products of matrices in shared memory or, the left one, in registers, clusters of blocks.
 #pragma once
 #include "ptx.cuh"
 #include <cuda.h>
@@ -74,8 +74,8 @@ __device__ __forceinline__ void prefetch_bulk(const void* global, unsigned bytes
     asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;\n" ::"l"(global), "r"(bytes));
 }
 
-// Every thread of every block of the cluster meets: first it says that it has come, later it waits for the others, who have set up by then what they
-// set up before they came.
+// Each thread of the cluster says once that it has come. Those that go on to other blocks' memory wait until all have, and see what these had set up before; one that
+// has ended has come too.
 __device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.release.aligned;\n" ::: "memory"); }
 __device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;\n" ::: "memory"); }
 // Where the shared memory of another block of the cluster lies.
@@ -162,3 +162,27 @@ WGMMA(192, 11, 96, 97, 98, 99, 100)
 #undef WGMMA
 #undef WGMMA_OF
 #undef EIGHT
+#undef D0
+#undef S0
+#undef D1
+#undef S1
+#undef D2
+#undef S2
+#undef D3
+#undef S3
+#undef D4
+#undef S4
+#undef D5
+#undef S5
+#undef D6
+#undef S6
+#undef D7
+#undef S7
+#undef D8
+#undef S8
+#undef D9
+#undef S9
+#undef D10
+#undef S10
+#undef D11
+#undef S11

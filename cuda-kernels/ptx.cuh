@@ -77,6 +77,15 @@ __device__ __forceinline__ void mma_16x8x16<__nv_bfloat16>(float (&c)[4], const 
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// A weight in eight bits: four bits of exponent, three of mantissa. Of each 16 values of a row, which a step of the tensor cores takes
+// in, k = 2t, 2t + 1, 2t + 8 and 2t + 9 lie side by side, t from 0 to 3: the four that one lane holds of a row.
+struct E4m3 {
+    uint8_t bits;
+};
+
+// Where chunk `chunk`, of 16 bytes, of row `row` of 64 such weights lies in shared memory: two rows share what a row of 16-bit values takes.
+__device__ __forceinline__ int swizzled_e4m3(int row, int chunk) { return row * 64 + ((chunk ^ (row >> 1 & 3)) * 16); }
+
 // Four e4m3 values as two pairs of a wider type, exactly, the first two before the others. For sm_89 and later.
 template <typename T> __device__ __forceinline__ void widen_e4m3(uint32_t four, uint32_t& low, uint32_t& high);
 template <> __device__ __forceinline__ void widen_e4m3<__half>(uint32_t four, uint32_t& low, uint32_t& high) {

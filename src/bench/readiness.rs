@@ -6,7 +6,7 @@ use crate::model::Parameter;
 
 /// Half-precision values in 16 bytes, the unit in which tensor cores are fed.
 const ALIGNMENT: usize = 8;
-/// Rows of the smallest tile that fills a warp group.
+/// Pixels below which reading weights takes longest; rows of the smallest tile that fills a warp group.
 const TILE_ROWS: usize = 64;
 /// The largest head dim of FlashAttention.
 const LARGEST_HEAD: usize = 256;
@@ -64,8 +64,7 @@ pub fn findings(parameters: &[Parameter], shape: Shape, heads: impl Fn(&str) -> 
         found.push(Finding {
             layer: format!("all layers at {width}x{height}"),
             fault: format!(
-                "{smallest} pixels fill {} % of a tile of {TILE_ROWS} rows: these layers are bound by reading their weights",
-                100 * smallest / TILE_ROWS
+                "{smallest} pixels, fewer than {TILE_ROWS}: a weight serves so few that these layers are bound by reading their weights"
             ),
             change: format!("batch {} frames, or draw a larger picture", TILE_ROWS.div_ceil((height * width).max(1))),
         });
@@ -124,7 +123,7 @@ mod tests {
         assert!(found[1].change.ends_with("12 heads of 16"), "{}", found[1].change);
         assert_eq!(
             found[2].fault,
-            "16 pixels fill 25 % of a tile of 64 rows: these layers are bound by reading their weights"
+            "16 pixels, fewer than 64: a weight serves so few that these layers are bound by reading their weights"
         );
         assert_eq!(found[2].change, "batch 4 frames, or draw a larger picture");
         // a picture smaller than the smallest resolution is no reason to panic

@@ -85,7 +85,7 @@ pub fn tensor_map(
     _address: u64,
     _: DType,
     _dims: &[usize],
-    _steps: &[usize],
+    _strides: &[usize],
     _boxes: &[usize],
 ) -> candle_core::Result<TensorMap> {
     not_in_this_build()

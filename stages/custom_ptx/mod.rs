@@ -1,9 +1,10 @@
 //! Weeks 4 and 9 to 12: kernels that say each instruction themselves.
 //!
 //! On cards of compute capability 9.0 (H100, H200), convolutions and linear layers ask for whole boxes of memory with one instruction, and
-//! multiply them out of shared memory: `cuda-kernels/conv2d_hopper.cu`, whose instructions are those of `cuda-kernels/hopper.cuh`. Where
-//! asked for, the weights of large layers are stored in eight bits: `cuda-kernels/conv2d_fp8.cu`. Other cards, from 8.0 on, have the
-//! convolutions of `fused-ops` in their place.
+//! multiply them out of shared memory: `cuda-kernels/conv2d_hopper.cu`, for 3x3 kernels `conv3x3_hopper.cu`, for few pixels
+//! `conv2d_narrow_hopper.cu`, whose instructions are those of `hopper.cuh`. Where asked for, the weights of large layers are stored in eight bits:
+//! `conv2d_narrow_hopper.cu` again, and `conv2d_fp8.cu` for what that cannot take. Other cards, from 8.0 on, have the convolutions of
+//! `fused-ops` in their place.
 //!
 //! On all of them, attention reads short heads where the projection left them (`cuda-kernels/attention.cu`), and what waits for memory only
 //! is written in PTX (`cuda-kernels/ptx/*.ptx`).

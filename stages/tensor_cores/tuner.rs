@@ -15,7 +15,7 @@ use std::sync::Mutex;
 pub(super) enum Choice {
     /// `conv2d.cu`, or `conv2d_fp8.cu` for weights in eight bits.
     Any(plan::Plan),
-    /// `conv2d_hopper.cu` or `conv3x3_hopper.cu`.
+    /// `conv2d_hopper.cu`, `conv3x3_hopper.cu` or `conv2d_narrow_hopper.cu`.
     Hopper(hopper::Plan),
 }
 

@@ -1,4 +1,4 @@
-//! Weights as `conv2d.cu` and `conv2d_fp8.cu` read them.
+//! Weights as the convolution kernels read them.
 use super::plan::TILE_K;
 use super::{Next, VECTOR};
 use crate::ops::{BatchNorm, fp8};

@@ -117,7 +117,7 @@ pub fn tensor_map(
     address: u64,
     dtype: DType,
     dims: &[usize],
-    steps: &[usize],
+    strides: &[usize],
     boxes: &[usize],
 ) -> candle_core::Result<TensorMap> {
     let (kind, swizzle) = match dtype {
@@ -132,12 +132,12 @@ pub fn tensor_map(
         }
         other => candle_core::bail!("no map of {other:?}"),
     };
-    if dims.len() != boxes.len() || steps.len() + 1 != dims.len() {
-        candle_core::bail!("boxes of {boxes:?} and steps of {steps:?} are none of {dims:?}");
+    if dims.len() != boxes.len() || strides.len() + 1 != dims.len() {
+        candle_core::bail!("boxes of {boxes:?} and strides of {strides:?} are none of {dims:?}");
     }
     let start = std::ptr::without_provenance_mut(address as usize);
     let dims: Vec<u64> = dims.iter().map(|n| *n as u64).collect();
-    let steps: Vec<u64> = steps.iter().map(|n| (*n * dtype.size_in_bytes()) as u64).collect();
+    let strides: Vec<u64> = strides.iter().map(|n| (*n * dtype.size_in_bytes()) as u64).collect();
     let boxes: Vec<u32> = boxes.iter().map(|n| *n as u32).collect();
     let each = vec![1u32; dims.len()];
     let mut map = TensorMap([0; 16]);
@@ -149,7 +149,7 @@ pub fn tensor_map(
             dims.len() as u32,
             start,
             dims.as_ptr(),
-            steps.as_ptr(),
+            strides.as_ptr(),
             boxes.as_ptr(),
             each.as_ptr(),
             CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,

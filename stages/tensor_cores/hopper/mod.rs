@@ -37,7 +37,7 @@ struct Conv2dHopperParams {
     scale: u64,
     y: u64,
     next: u64,
-    next_bytes: u32,
+    next_bytes: u64,
     batch: i32,
     height: i32,
     width: i32,
@@ -72,8 +72,8 @@ pub(super) struct Hopper {
     processors: u32,
 }
 
-/// Whether the kernels take such a layer: weights in eight bits, whose order goes by sixteens, begin with such a group at every tap and
-/// every input.
+/// Whether the kernels take such a layer, with a step of one between output pixels: weights in eight bits, whose order goes by sixteens, begin with such
+/// a group at every tap and every input.
 pub(super) fn takes(weights: &PackedWeights, stride: usize, x: &Picture, skip: Option<&Picture>) -> bool {
     let channels = x.dims[3];
     let by_groups = weights.scales.is_none()
@@ -152,13 +152,14 @@ impl Hopper {
                 [channels, width, height, batch]
             };
             let [row, sample] = [dims[0] * dims[1], dims[0] * dims[1] * dims[2]];
-            let boxes = [CHUNK, box_width, box_height, boxes.samples];
-            cuda::tensor_map(picture.address()?, y.dtype(), &dims, &[channels, row, sample], &boxes)
+            let sides = [CHUNK, box_width, box_height, boxes.samples];
+            cuda::tensor_map(picture.address()?, y.dtype(), &dims, &[channels, row, sample], &sides)
         };
         let x = pixels(layer.x)?;
         let row = values.dim(1)?;
-        let (dims, steps, weight_boxes) = match tile.kind {
-            // a row of taps at a time
+        let (dims, strides, sides) = match tile.kind {
+            // A row of taps at a time: a tap's outputs lie side by side in shared memory, so they come before the taps. That stride is less than the one
+            // before it, which the driver's page has no example of; the driver of an H100 takes it
             Kind::Conv3x3 => (
                 vec![weights.padded_channels, outputs, ROW * ROW],
                 vec![row, weights.padded_channels],
@@ -166,7 +167,7 @@ impl Hopper {
             ),
             _ => (vec![row, outputs], vec![row], vec![CHUNK, tile.outputs()]),
         };
-        let weight = cuda::tensor_map(cuda::address(values)?, values.dtype(), &dims, &steps, &weight_boxes)?;
+        let weight = cuda::tensor_map(cuda::address(values)?, values.dtype(), &dims, &strides, &sides)?;
         let [along_samples, across, down] = boxes.cut(batch, width, height);
         let share = tile.share(plan.splits);
         let int = |n: usize| i32::try_from(n).map_err(candle_core::Error::wrap);
@@ -180,7 +181,7 @@ impl Hopper {
             scale: weights.scales.as_ref().map_or(Ok(0), cuda::address)?,
             y: cuda::address(y)?,
             next: layer.next.map_or(Ok(0), cuda::address)?,
-            next_bytes: layer.next.map_or(0, prefetched) as u32,
+            next_bytes: layer.next.map_or(0, prefetched).cast_unsigned(),
             batch: int(batch)?,
             height: int(height)?,
             width: int(width)?,

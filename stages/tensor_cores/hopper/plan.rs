@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Channels of a step: 128 bytes of a pixel, as far as the swizzle of shared memory reaches.
 pub const CHUNK: usize = 64;
-/// Blocks of a cluster at most, on every card.
+/// Blocks of a cluster at most, on every card: `MOST_SPLITS` in `conv2d_hopper.cuh`.
 const WIDEST_CLUSTER: usize = 8;
 
 /// Which file a tile's kernel is in.
@@ -130,7 +130,7 @@ impl Tile {
         (self.image().iter().product::<usize>() * CHUNK * 2).next_multiple_of(ALIGNED)
     }
 
-    /// Bytes of a step's pixels in shared memory, and of its weights.
+    /// Bytes of a step's pixels in shared memory, none where an image serves three steps, and of its weights.
     pub fn step(self) -> [usize; 2] {
         let weights = self.outputs() * CHUNK * self.kind.weight_bytes();
         match self.kind {
@@ -171,7 +171,7 @@ impl Tile {
     }
 }
 
-/// The box of a tile's pixels: its sides are powers of two, or it is a part of one row.
+/// The box of a tile's pixels: its width and height are powers of two, or it is a part of one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Boxes {
     pub width: usize,
@@ -228,15 +228,16 @@ impl Shape {
     }
 }
 
-/// What the choice is reckoned with: fitted to 33 layers of this project's networks, each measured on an H100 with every tile and split,
-/// of which it chooses such as take 4 % longer than the best in sum. In microseconds, bytes for a microsecond.
+/// What the choice is reckoned with: fitted to 33 layers of this project's networks, each measured on an H100 with every tile and split of earlier
+/// kernels (commit 7ba6c83), of which it chose such as took 4 % longer than the best in sum. The present ones meet faster; it only says what is tried
+/// first. In microseconds, bytes for a microsecond.
 mod cost {
     /// From the second-level cache to all processors, and to one.
     pub const LOADS: f64 = 4.33e6;
     pub const LOADS_ONE: f64 = 65_018.0;
-    /// From asking for a step to having it: a block's ring hides as many steps of it as it has stages.
+    /// From asking for a step to having it: a block's ring hides as many steps of it as are in it.
     pub const AHEAD: f64 = 1.7;
-    /// The products of a step for a tile of 64 pixels and 96 outputs.
+    /// The products of a tap for a tile of 64 pixels and 96 outputs.
     pub const PRODUCTS: f64 = 0.11;
     /// For a tile of 64 pixels and 96 outputs.
     pub const STORE: f64 = 1.22;
@@ -292,8 +293,7 @@ impl Plan {
         let bytes = (pixels + weights) as f64;
         // in steps of one tap of 64 channels
         let taps = if tile.kind == Kind::Conv3x3 { ROW as f64 } else { 1.0 };
-        let ahead =
-            taps / if tile.kind == Kind::Conv3x3 { tile.stages * ROW } else { tile.stages * tile.together() } as f64;
+        let ahead = 1.0 / (tile.stages * tile.together()) as f64;
         let loads = (blocks * steps * bytes / cost::LOADS).max(waves * steps * bytes * together / cost::LOADS_ONE);
         let meeting = if self.splits > 1 { cost::CLUSTER + cost::BLOCK * self.splits as f64 } else { 0.0 };
         let store = cost::STORE * (tile.pixels() * tile.outputs()) as f64 / (64.0 * 96.0);
