@@ -51,6 +51,7 @@ struct Conv2dParams {
 
 // Where chunk `chunk` of row `row` lies in a stage.
 __device__ __forceinline__ int swizzled(int row, int chunk) { return row * TILE_K + ((chunk ^ (row & 7)) * VECTOR); }
+
 // What a thread fetches of the pixels: one column of chunks, in several rows. Addresses are worked out anew only where a tap or
 // an input ends, which most turns of the loop do not meet.
 template <typename T, int ROWS> struct Patches {

@@ -130,7 +130,7 @@ template <int PIXELS, int OUTPUTS, int CONSUMERS> struct Place {
     // Adds the parts of the sums, always in the same order, and finishes them.
     template <typename T>
     __device__ __forceinline__ void finish(const Conv2dHopperParams& p, const float* sums, const float* biases, uint4 residual,
-                                           const float* scales = nullptr) const {
+                                           const float* scales) const {
         const int pieces = own_pixels(p) * COLUMNS, part = p.share * ROW;
         Piece piece = this->piece(p, threadIdx.x);
 #pragma unroll 2
@@ -177,7 +177,7 @@ template <int OUTPUTS, bool SCALED> struct Behind {
 // Consumers: what a block does with its sums.
 template <typename T, bool WEIGHTS_LEFT, int N, bool SCALED, int PIXELS, int OUTPUTS, int CONSUMERS>
 __device__ __forceinline__ void conclude(const Conv2dHopperParams& p, const Place<PIXELS, OUTPUTS, CONSUMERS>& own, const float (&sums)[N / 2],
-                                    unsigned char* memory, Behind<OUTPUTS, SCALED>& behind, uint4 residual) {
+                                         unsigned char* memory, Behind<OUTPUTS, SCALED>& behind, uint4 residual) {
     // the next kernel begins when the sums are out of the way and not before: what it asks for would hold up what this one still asks for
     if (p.splits > 1) {
         cluster_wait();
@@ -221,6 +221,15 @@ __device__ __forceinline__ void begin(const Conv2dHopperParams& p) {
     if (p.splits > 1) cluster_arrive();
 }
 
+// Where 64 channels are, counted through both inputs: in which, and from which channel on; and their column in the weights of a tap. Behind the last
+// channel of an input come other weights, and zeros for pixels.
+struct Chunk {
+    bool in_x;
+    int channel, column;
+    __device__ __forceinline__ Chunk(const Conv2dHopperParams& p, int x_chunks, int i)
+        : in_x(i < x_chunks), channel((in_x ? i : i - x_chunks) * 64), column(in_x ? i * 64 : p.channels + (i - x_chunks) * 64) {}
+};
+
 // The stage ahead of this one in the ring.
 template <int STAGES> __device__ __forceinline__ int before(int slot) { return slot == 0 ? STAGES - 1 : slot - 1; }
 
@@ -228,44 +237,42 @@ template <int STAGES> __device__ __forceinline__ int before(int slot) { return s
 template <int STAGES, int TOGETHER, int PIXELS, int STEP, typename Own>
 __device__ __forceinline__ void ask_for_steps(const Conv2dHopperParams& p, const Own& own, uint32_t stages, uint32_t full, uint32_t empty) {
     const int x_chunks = (p.channels + 63) / 64, per_tap = x_chunks + (p.skip_channels + 63) / 64;
-    struct Chunk {
-        int tap, at;
+    struct Step {
+        int tap, chunk;
     };
-    auto next = [&](Chunk& c) {
-        if (++c.at == per_tap) c.at = 0, c.tap++;
+    auto next = [&](Step& s) {
+        if (++s.chunk == per_tap) s.chunk = 0, s.tap++;
     };
-    // behind the last channel of x or of a tap come other weights, and zeros for pixels
-    auto weights = [&](const Chunk& c, uint32_t to, uint32_t barrier) {
-        const int channel = c.at < x_chunks ? c.at * 64 : p.channels + (c.at - x_chunks) * 64;
-        copy_box_2d(to + PIXELS, &p.weight, c.tap * (p.channels + p.skip_channels) + channel, own.first_output, barrier);
+    auto weights = [&](const Step& s, uint32_t to, uint32_t barrier) {
+        copy_box_2d(to + PIXELS, &p.weight, s.tap * (p.channels + p.skip_channels) + Chunk(p, x_chunks, s.chunk).column, own.first_output, barrier);
     };
-    auto pixels = [&](const Chunk& c, uint32_t to, uint32_t barrier) {
-        const bool in_x = c.at < x_chunks;
-        const int ky = c.tap / p.kernel, kx = c.tap - ky * p.kernel;
-        copy_box_4d(to, in_x ? &p.x : &p.skip, (in_x ? c.at : c.at - x_chunks) * 64, own.first_x + kx - p.padding, own.first_y + ky - p.padding,
-                    own.first_sample, barrier);
+    auto pixels = [&](const Step& s, uint32_t to, uint32_t barrier) {
+        const Chunk chunk(p, x_chunks, s.chunk);
+        const int ky = s.tap / p.kernel, kx = s.tap - ky * p.kernel;
+        copy_box_4d(to, chunk.in_x ? &p.x : &p.skip, chunk.channel, own.first_x + kx - p.padding, own.first_y + ky - p.padding, own.first_sample,
+                    barrier);
     };
     // of a stage from this step on
     auto steps = [&](int step) { return min(TOGETHER, own.count - step); };
     const int ahead = min(STAGES * TOGETHER, own.count);
     // no kernel writes weights: they need not wait for the kernel ahead
-    const Chunk start{own.first / per_tap, own.first % per_tap};
-    Chunk c = start;
-    for (int step = 0; step < ahead; step++, next(c)) {
+    const Step start{own.first / per_tap, own.first % per_tap};
+    Step at = start;
+    for (int step = 0; step < ahead; step++, next(at)) {
         const int slot = step / TOGETHER;
         if (step % TOGETHER == 0) mbarrier_expect(full + slot * 8, steps(step) * STEP);
-        weights(c, stages + step * STEP, full + slot * 8);
+        weights(at, stages + step * STEP, full + slot * 8);
     }
     wait_for_previous();
-    c = start;
-    for (int step = 0; step < ahead; step++, next(c)) pixels(c, stages + step * STEP, full + step / TOGETHER * 8);
+    at = start;
+    for (int step = 0; step < ahead; step++, next(at)) pixels(at, stages + step * STEP, full + step / TOGETHER * 8);
     for (int step = ahead, slot = 0, parity = 0; step < own.count; step += TOGETHER) {
         mbarrier_wait(empty + slot * 8, parity);
         mbarrier_expect(full + slot * 8, steps(step) * STEP);
-        for (int i = 0; i < steps(step); i++, next(c)) {
+        for (int i = 0; i < steps(step); i++, next(at)) {
             const uint32_t to = stages + (slot * TOGETHER + i) * STEP;
-            weights(c, to, full + slot * 8);
-            pixels(c, to, full + slot * 8);
+            weights(at, to, full + slot * 8);
+            pixels(at, to, full + slot * 8);
         }
         if (++slot == STAGES) slot = 0, parity ^= 1;
     }

@@ -12,10 +12,7 @@
 // bytes, and where a cluster shares a tile its sums in f32, so that one block or two fill a processor's 227 KiB. Measured on an H100 in their places in the reference
 // network, of the copy bandwidth and less the events that measure: layers of 170 MB of weights 94 %, of 76 to 85 MB 85 to 89, of 42 MB 75 to 78, of 20 MB 59 to 70.
 #include "conv2d_hopper.cuh"
-
-template <int N> struct Constant {
-    static constexpr int value = N;
-};
+#include <type_traits>
 
 // Steps of a stage, whose weights in eight bits are widened at a time; in 16 bits one would do as well.
 constexpr int TOGETHER = 2;
@@ -85,8 +82,8 @@ template <typename T, typename W, int GROUPS, int N, int STAGES> __device__ __fo
         };
         for (int i = 0, slot = 0, parity = 0; i < own.count; i += TOGETHER) {
             mbarrier_wait(full + slot * 8, parity);
-            if (own.count - i >= TOGETHER) multiply(Constant<TOGETHER>{}, slot);
-            else multiply(Constant<1>{}, slot);
+            if (own.count - i >= TOGETHER) multiply(std::integral_constant<int, TOGETHER>{}, slot);
+            else multiply(std::integral_constant<int, 1>{}, slot);
             if constexpr (EIGHT_BITS) {
                 if (lane == 0) mbarrier_arrive(empty + slot * 8);
             } else if (i > 0) {

@@ -37,17 +37,15 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
     if (warp == CONSUMERS / 32) {
         if (elect_one()) {
             const int x_chunks = (p.channels + 63) / 64;
-            // behind the last channel of x come weights of the skip, and zeros for pixels
             auto weights = [&](int chunk, int row, int slot) {
-                const int channel = chunk < x_chunks ? chunk * 64 : p.channels + (chunk - x_chunks) * 64;
                 mbarrier_expect(full + slot * 8, STAGE);
-                copy_box_3d(stages + slot * STAGE, &p.weight, channel, own.first_output, row * 3, full + slot * 8);
+                copy_box_3d(stages + slot * STAGE, &p.weight, Chunk(p, x_chunks, chunk).column, own.first_output, row * 3, full + slot * 8);
             };
-            auto image = [&](int chunk, int slot) {
-                const bool in_x = chunk < x_chunks;
+            auto image = [&](int i, int slot) {
+                const Chunk chunk(p, x_chunks, i);
                 mbarrier_expect(image_full + slot * 8, BOX);
-                copy_box_4d(images + slot * IMAGE, in_x ? &p.x : &p.skip, (in_x ? chunk : chunk - x_chunks) * 64, own.first_x - 1, own.first_y - 1,
-                            own.first_sample, image_full + slot * 8);
+                copy_box_4d(images + slot * IMAGE, chunk.in_x ? &p.x : &p.skip, chunk.channel, own.first_x - 1, own.first_y - 1, own.first_sample,
+                            image_full + slot * 8);
             };
             int chunk = first_chunk, row = first_row, asked = 0;
             auto next = [&] {

@@ -120,17 +120,15 @@ pub fn tensor_map(
     strides: &[usize],
     boxes: &[usize],
 ) -> candle_core::Result<TensorMap> {
-    let (kind, swizzle) = match dtype {
-        DType::F16 => {
-            (CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16, CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B)
-        }
-        DType::BF16 => {
-            (CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B)
-        }
-        DType::F8E4M3 => {
-            (CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_UINT8, CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_64B)
-        }
+    let kind = match dtype {
+        DType::F16 => CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+        DType::BF16 => CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+        DType::F8E4M3 => CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_UINT8,
         other => candle_core::bail!("no map of {other:?}"),
+    };
+    let swizzle = match dtype.size_in_bytes() {
+        1 => CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_64B,
+        _ => CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
     };
     if dims.len() != boxes.len() || strides.len() + 1 != dims.len() {
         candle_core::bail!("boxes of {boxes:?} and strides of {strides:?} are none of {dims:?}");

@@ -139,7 +139,7 @@ impl Tile {
         }
     }
 
-    /// Steps that come as one stage.
+    /// Steps that come as one stage: `TOGETHER` in `conv2d_narrow_hopper.cu`.
     fn together(self) -> usize {
         if self.kind.is_narrow() { 2 } else { 1 }
     }
@@ -315,6 +315,18 @@ mod tests {
         Plan::ranked(shape, 132, &resident())[0]
     }
 
+    /// The widest layer of the reference network at 64x64.
+    const WIDEST: Shape = Shape {
+        batch: 1,
+        height: 4,
+        width: 4,
+        outputs: 3072,
+        chunks: 48,
+        kernel: 3,
+        three_by_three: true,
+        weight_bytes: 2,
+    };
+
     #[test]
     fn boxes_cover_every_pixel() {
         for (width, height) in [(64, 64), (4, 4), (8, 8), (1, 1), (4096, 1), (100, 37), (3, 300)] {
@@ -362,34 +374,16 @@ mod tests {
 
     #[test]
     fn few_pixels_are_split_and_many_are_not() {
-        let few = Shape {
-            batch: 1,
-            height: 4,
-            width: 4,
-            outputs: 3072,
-            chunks: 48,
-            kernel: 3,
-            three_by_three: true,
-            weight_bytes: 2,
-        };
-        assert!(best(few).splits > 1, "{:?}", best(few));
-        assert_eq!(TILES[best(few).tile].pixels(), 16, "{:?}", best(few));
-        let many = Shape { height: 512, width: 512, outputs: 96, chunks: 2, ..few };
+        let few = best(WIDEST);
+        assert!(few.splits > 1, "{few:?}");
+        assert_eq!(TILES[few.tile].pixels(), 16, "{few:?}");
+        let many = Shape { height: 512, width: 512, outputs: 96, chunks: 2, ..WIDEST };
         assert_eq!(best(many).splits, 1, "{:?}", best(many));
     }
 
     #[test]
     fn weights_in_eight_bits_have_tiles_of_their_own() {
-        let shape = Shape {
-            batch: 5,
-            height: 4,
-            width: 4,
-            outputs: 3072,
-            chunks: 48,
-            kernel: 3,
-            three_by_three: true,
-            weight_bytes: 1,
-        };
+        let shape = Shape { batch: 5, weight_bytes: 1, ..WIDEST };
         let plans = Plan::ranked(shape, 132, &resident());
         assert!(plans.iter().all(|plan| TILES[plan.tile].kind == Kind::NarrowFp8));
         assert!(
