@@ -69,6 +69,12 @@ template <typename T, int V> __device__ __forceinline__ void store(T* to, const 
     else *to = rounded<T>(v[0]);
 }
 
+// Division by a number that the host knows: a product and a shift (Granlund and Montgomery 1994). For dividends below 2^31.
+struct Divisor {
+    unsigned value, factor, shift;
+    __device__ __forceinline__ int quotient(int n) const { return value == 1 ? n : static_cast<int>(__umulhi(n, factor) >> shift); }
+};
+
 enum Activation { ACTIVATION_NONE = 0, ACTIVATION_SILU = 1, ACTIVATION_GELU = 2, ACTIVATION_GEGLU = 3 };
 
 __device__ __forceinline__ float silu(float x) { return __fdividef(x, 1.0f + __expf(-x)); }

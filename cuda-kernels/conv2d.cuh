@@ -21,12 +21,6 @@
 constexpr int TILE_K = 64;
 constexpr int CHUNKS = TILE_K / VECTOR;  // of 16 bytes in a row of a stage
 
-// Division by a number that the host knows: a product and a shift (Granlund and Montgomery 1994). For dividends below 2^31.
-struct Divisor {
-    unsigned value, factor, shift;
-    __device__ __forceinline__ int quotient(int n) const { return value == 1 ? n : static_cast<int>(__umulhi(n, factor) >> shift); }
-};
-
 struct Conv2dParams {
     const void* x;         // (batch, height, width, channels)
     const void* skip;      // (batch, height, width, skip_channels)

@@ -19,11 +19,14 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
     const int tid = threadIdx.x, warp = __shfl_sync(0xffffffff, tid / 32, 0);
     const Own own(p);
 
-    if (tid == CONSUMERS) set_up<STAGES, GROUPS>(p, full, empty, shared_address(&behind.arrived), own.sent_bytes(p));
+    if (warp == CONSUMERS / 32 && elect_one()) set_up<STAGES, GROUPS>(p, full, empty, shared_address(&behind.arrived), own.sent_bytes(p));
     begin(p);
 
     if (warp == CONSUMERS / 32) {
-        if (elect_one()) ask_for_steps<STAGES, 1, PIXELS, STAGE>(p, own, stages, full, empty);
+        if (elect_one()) ask_for_weights<STAGES, 1, PIXELS, STAGE>(p, own, stages, full, empty);
+        __syncwarp();
+    } else if (warp > CONSUMERS / 32) {
+        if (elect_one()) ask_for_pixels<STAGES, 1, STAGE>(p, own, stages, full, empty);
         __syncwarp();
     } else {
         own.by_output(p, p.bias, behind.biases);
@@ -51,7 +54,7 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
 }
 
 #define TILE(T, NAME, GROUPS, N, STAGES)                                                                                         \
-    extern "C" __global__ void __launch_bounds__(GROUPS * 128 + 32)                                                              \
+    extern "C" __global__ void __launch_bounds__(GROUPS * 128 + 64)                                                              \
         mirage_conv2d_hopper_##NAME##_##GROUPS##x##N##x##STAGES(const __grid_constant__ Conv2dHopperParams p) {                  \
         conv2d_hopper<T, GROUPS, N, STAGES>(p);                                                                                  \
     }

@@ -2,7 +2,8 @@
 //
 //   y[pixel][o] = act(sum_k patch[pixel][k] · w[o][k] + bias[o] + shift[sample][o]) + residual[pixel][o]
 //
-// A block has a tile of the result: a box of pixels, of one sample or of several, and some outputs. One more warp asks for memory.
+// A block has a tile of the result: a box of pixels, of one sample or of several, and some outputs. Two more warps ask for memory, one thread each: one for weights, which
+// no kernel writes, and one for pixels, which waits for the kernel ahead first.
 #pragma once
 #include "hopper.cuh"
 
@@ -24,7 +25,8 @@ struct Conv2dHopperParams {
     int share, share_factor;             // pixels of a tile that each block of a cluster finishes, and 65536 over that, rounded up
     int box_width, box_height, box_samples;
     int x_bits, y_bits;    // of a pixel's number in its box: x first, then y, then the sample
-    int boxes_x, boxes_y;  // boxes in a picture
+    Divisor boxes, boxes_x;  // in a picture, and in one row of it
+    Divisor per_tap;         // steps of a tap
     int activation;
 };
 
@@ -40,9 +42,9 @@ template <int PIXELS, int OUTPUTS, int CONSUMERS> struct Place {
 
     __device__ __forceinline__ explicit Place(const Conv2dHopperParams& p) {
         split = blockIdx.z, first = split * p.steps_per_split, count = min(p.steps_per_split, p.steps - first);
-        const int boxes = p.boxes_x * p.boxes_y, box = blockIdx.x % boxes;
-        first_sample = blockIdx.x / boxes * p.box_samples;
-        first_x = box % p.boxes_x * p.box_width, first_y = box / p.boxes_x * p.box_height, first_output = blockIdx.y * OUTPUTS;
+        const int picture = p.boxes.quotient(blockIdx.x), box = blockIdx.x - picture * p.boxes.value, row = p.boxes_x.quotient(box);
+        first_sample = picture * p.box_samples;
+        first_x = (box - row * p.boxes_x.value) * p.box_width, first_y = row * p.box_height, first_output = blockIdx.y * OUTPUTS;
     }
 
     // Pixels of the tile that this block finishes: the blocks of a cluster have a share each.
@@ -192,25 +194,27 @@ __device__ __forceinline__ void conclude(const Conv2dHopperParams& p, const Plac
     own.template finish<T>(p, p.splits > 1 ? behind.parts : reinterpret_cast<float*>(memory), behind.biases, residual, SCALED ? behind.scales : nullptr);
 }
 
-// One thread: what remains of the time may bring the next layer's weights nearer.
+// One thread, once all weights of the block are here: memory has nothing else to do until the next kernel asks, so it may bring the next layer's weights nearer. Before
+// that they would hold up this layer's.
 __device__ __forceinline__ void prefetch_next(const Conv2dHopperParams& p) {
     const unsigned block = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x, blocks = gridDim.x * gridDim.y * gridDim.z;
-    // the host asks for some 12 MiB at most
+    // the host asks for some 8 MiB at most
     const unsigned bytes = static_cast<unsigned>(p.next_bytes), share = (bytes + blocks - 1) / blocks + 127 & ~127u;
     const uint64_t from = static_cast<uint64_t>(block) * share;
     if (from < bytes) prefetch_bulk(static_cast<const char*>(p.next) + from, min(share, bytes - static_cast<unsigned>(from)));
 }
 
-// One thread: a ring of stages with two barriers each, one that counts bytes and one that counts those who have read them; and the barrier for so
-// many bytes of sums.
+// One thread, which the compiler knows to be one: a ring of stages with two barriers each, one that counts bytes and one that counts those who have read
+// them; and the barrier for so many bytes of sums.
 template <int STAGES, int READERS> __device__ __forceinline__ void set_up(const Conv2dHopperParams& p, uint32_t full, uint32_t empty, uint32_t arrived, int bytes) {
     prefetch_map(&p.x);
     prefetch_map(&p.weight);
-    mbarrier_init(arrived, 1);
+#pragma unroll
     for (int i = 0; i < STAGES; i++) {
         mbarrier_init(full + i * 8, 1);
         mbarrier_init(empty + i * 8, READERS);
     }
+    mbarrier_init(arrived, 1);
     mbarrier_init_fence();
     mbarrier_expect(arrived, bytes);
 }
@@ -233,48 +237,59 @@ struct Chunk {
 // The stage ahead of this one in the ring.
 template <int STAGES> __device__ __forceinline__ int before(int slot) { return slot == 0 ? STAGES - 1 : slot - 1; }
 
-// One thread: for each step a box of pixels, shifted by the tap, and behind it the weights of its columns; so many steps are a stage of the ring.
-template <int STAGES, int TOGETHER, int PIXELS, int STEP, typename Own>
-__device__ __forceinline__ void ask_for_steps(const Conv2dHopperParams& p, const Own& own, uint32_t stages, uint32_t full, uint32_t empty) {
-    const int x_chunks = (p.channels + 63) / 64, per_tap = x_chunks + (p.skip_channels + 63) / 64;
-    struct Step {
-        int tap, chunk;
-    };
-    auto next = [&](Step& s) {
-        if (++s.chunk == per_tap) s.chunk = 0, s.tap++;
-    };
-    auto weights = [&](const Step& s, uint32_t to, uint32_t barrier) {
-        copy_box_2d(to + PIXELS, &p.weight, s.tap * (p.channels + p.skip_channels) + Chunk(p, x_chunks, s.chunk).column, own.first_output, barrier);
-    };
-    auto pixels = [&](const Step& s, uint32_t to, uint32_t barrier) {
-        const Chunk chunk(p, x_chunks, s.chunk);
-        const int ky = s.tap / p.kernel, kx = s.tap - ky * p.kernel;
-        copy_box_4d(to, chunk.in_x ? &p.x : &p.skip, chunk.channel, own.first_x + kx - p.padding, own.first_y + ky - p.padding, own.first_sample,
-                    barrier);
-    };
-    // of a stage from this step on
-    auto steps = [&](int step) { return min(TOGETHER, own.count - step); };
-    const int ahead = min(STAGES * TOGETHER, own.count);
-    // no kernel writes weights: they need not wait for the kernel ahead
-    const Step start{own.first / per_tap, own.first % per_tap};
-    Step at = start;
-    for (int step = 0; step < ahead; step++, next(at)) {
-        const int slot = step / TOGETHER;
-        if (step % TOGETHER == 0) mbarrier_expect(full + slot * 8, steps(step) * STEP);
-        weights(at, stages + step * STEP, full + slot * 8);
+// A walk over the steps, tap by tap, and over 64 channels at a time within a tap.
+struct Walk {
+    int per_tap, tap, chunk;
+    __device__ __forceinline__ Walk(const Conv2dHopperParams& p, int step) : per_tap(p.per_tap.value), tap(p.per_tap.quotient(step)), chunk(step - tap * per_tap) {}
+    // Whether a tap begins with the next step.
+    __device__ __forceinline__ bool next() {
+        if (++chunk < per_tap) return false;
+        chunk = 0, tap++;
+        return true;
     }
-    wait_for_previous();
-    at = start;
-    for (int step = 0; step < ahead; step++, next(at)) pixels(at, stages + step * STEP, full + step / TOGETHER * 8);
-    for (int step = ahead, slot = 0, parity = 0; step < own.count; step += TOGETHER) {
+};
+
+// One thread: the weights of each step, so many steps a stage of the ring, behind the step's pixels.
+template <int STAGES, int TOGETHER, int PIXELS, int STEP, typename Own>
+__device__ __forceinline__ void ask_for_weights(const Conv2dHopperParams& p, const Own& own, uint32_t stages, uint32_t full, uint32_t empty) {
+    const int x_chunks = (p.channels + 63) / 64;
+    Walk at(p, own.first);
+    int tap_column = at.tap * (p.channels + p.skip_channels);
+    for (int step = 0, slot = 0, parity = 1; step < own.count; step += TOGETHER) {
+        // the first time round nothing is in the way
         mbarrier_wait(empty + slot * 8, parity);
-        mbarrier_expect(full + slot * 8, steps(step) * STEP);
-        for (int i = 0; i < steps(step); i++, next(at)) {
-            const uint32_t to = stages + (slot * TOGETHER + i) * STEP;
-            weights(at, to, full + slot * 8);
-            pixels(at, to, full + slot * 8);
+        const int steps = min(TOGETHER, own.count - step);
+        mbarrier_expect(full + slot * 8, steps * STEP);
+#pragma unroll
+        for (int i = 0; i < TOGETHER; i++) {
+            if (i >= steps) break;
+            copy_box_2d(stages + (slot * TOGETHER + i) * STEP + PIXELS, &p.weight, tap_column + Chunk(p, x_chunks, at.chunk).column, own.first_output, full + slot * 8);
+            if (at.next()) tap_column += p.channels + p.skip_channels;
         }
         if (++slot == STAGES) slot = 0, parity ^= 1;
     }
+    const int last = (own.count - 1) / TOGETHER;
+    mbarrier_wait(full + last % STAGES * 8, last / STAGES & 1);
     prefetch_next(p);
+}
+
+// One thread: a box of pixels for each step, shifted by the tap.
+template <int STAGES, int TOGETHER, int STEP, typename Own>
+__device__ __forceinline__ void ask_for_pixels(const Conv2dHopperParams& p, const Own& own, uint32_t stages, uint32_t full, uint32_t empty) {
+    const int x_chunks = (p.channels + 63) / 64;
+    Walk at(p, own.first);
+    int ky = at.tap / p.kernel, kx = at.tap - ky * p.kernel;
+    const int x = own.first_x - p.padding, y = own.first_y - p.padding;
+    wait_for_previous();
+    for (int step = 0, slot = 0, parity = 1; step < own.count; step += TOGETHER) {
+        mbarrier_wait(empty + slot * 8, parity);
+#pragma unroll
+        for (int i = 0; i < TOGETHER; i++) {
+            if (step + i >= own.count) break;
+            const Chunk chunk(p, x_chunks, at.chunk);
+            copy_box_4d(stages + (slot * TOGETHER + i) * STEP, chunk.in_x ? &p.x : &p.skip, chunk.channel, x + kx, y + ky, own.first_sample, full + slot * 8);
+            if (at.next() && ++kx == p.kernel) kx = 0, ky++;
+        }
+        if (++slot == STAGES) slot = 0, parity ^= 1;
+    }
 }

@@ -29,11 +29,14 @@ template <typename T, typename W, int GROUPS, int N, int STAGES> __device__ __fo
     const int tid = threadIdx.x, warp = __shfl_sync(0xffffffff, tid / 32, 0), lane = tid % 32;
     const Own own(p);
 
-    if (tid == CONSUMERS) set_up<STAGES, GROUPS * 4>(p, full, empty, shared_address(&behind.arrived), own.sent_bytes(p));
+    if (warp == CONSUMERS / 32 && elect_one()) set_up<STAGES, GROUPS * 4>(p, full, empty, shared_address(&behind.arrived), own.sent_bytes(p));
     begin(p);
 
     if (warp == CONSUMERS / 32) {
-        if (elect_one()) ask_for_steps<STAGES, TOGETHER, PIXELS, STEP>(p, own, stages, full, empty);
+        if (elect_one()) ask_for_weights<STAGES, TOGETHER, PIXELS, STEP>(p, own, stages, full, empty);
+        __syncwarp();
+    } else if (warp > CONSUMERS / 32) {
+        if (elect_one()) ask_for_pixels<STAGES, TOGETHER, STEP>(p, own, stages, full, empty);
         __syncwarp();
     } else {
         own.by_output(p, p.bias, behind.biases);
@@ -99,7 +102,7 @@ template <typename T, typename W, int GROUPS, int N, int STAGES> __device__ __fo
 }
 
 #define TILE(T, W, NAME, GROUPS, N, STAGES)                                                                                      \
-    extern "C" __global__ void __launch_bounds__(GROUPS * 128 + 32)                                                              \
+    extern "C" __global__ void __launch_bounds__(GROUPS * 128 + 64)                                                              \
         mirage_conv2d_narrow_hopper_##NAME##_##GROUPS##x##N##x##STAGES(const __grid_constant__ Conv2dHopperParams p) {           \
         conv2d_narrow_hopper<T, W, GROUPS, N, STAGES>(p);                                                                        \
     }

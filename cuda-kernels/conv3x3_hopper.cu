@@ -23,7 +23,8 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
     const int tid = threadIdx.x, warp = __shfl_sync(0xffffffff, tid / 32, 0);
     const Own own(p);
 
-    if (tid == CONSUMERS) {
+    if (warp == CONSUMERS / 32 && elect_one()) {
+#pragma unroll
         for (int i = 0; i < IMAGES; i++) {
             mbarrier_init(image_full + i * 8, 1);
             mbarrier_init(image_empty + i * 8, GROUPS);
@@ -34,48 +35,35 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
 
     // steps go through the rows of taps of 64 channels before the next 64
     const int first_chunk = own.first / 3, first_row = own.first % 3;
+    const int x_chunks = (p.channels + 63) / 64;
     if (warp == CONSUMERS / 32) {
         if (elect_one()) {
-            const int x_chunks = (p.channels + 63) / 64;
-            auto weights = [&](int chunk, int row, int slot) {
+            int chunk = first_chunk, row = first_row;
+            for (int i = 0, slot = 0, parity = 1; i < own.count; i++) {
+                // the first time round nothing is in the way
+                mbarrier_wait(empty + slot * 8, parity);
                 mbarrier_expect(full + slot * 8, STAGE);
                 copy_box_3d(stages + slot * STAGE, &p.weight, Chunk(p, x_chunks, chunk).column, own.first_output, row * 3, full + slot * 8);
-            };
-            auto image = [&](int i, int slot) {
+                if (++row == 3) row = 0, chunk++;
+                if (++slot == STAGES) slot = 0, parity ^= 1;
+            }
+            const int last = own.count - 1;
+            mbarrier_wait(full + last % STAGES * 8, last / STAGES & 1);
+            prefetch_next(p);
+        }
+        __syncwarp();
+    } else if (warp > CONSUMERS / 32) {
+        if (elect_one()) {
+            const int last_chunk = (own.first + own.count - 1) / 3;
+            wait_for_previous();
+            for (int i = first_chunk, slot = 0, parity = 1; i <= last_chunk; i++) {
+                mbarrier_wait(image_empty + slot * 8, parity);
                 const Chunk chunk(p, x_chunks, i);
                 mbarrier_expect(image_full + slot * 8, BOX);
                 copy_box_4d(images + slot * IMAGE, chunk.in_x ? &p.x : &p.skip, chunk.channel, own.first_x - 1, own.first_y - 1, own.first_sample,
                             image_full + slot * 8);
-            };
-            int chunk = first_chunk, row = first_row, asked = 0;
-            auto next = [&] {
-                if (++row == 3) row = 0, chunk++;
-            };
-            const int last_chunk = (own.first + own.count - 1) / 3;
-            // no kernel writes weights: they need not wait for the kernel ahead. But the third chunk's wait for its image, which takes the place of the
-            // first's: its weights are not asked for before
-            const int ahead = min(min(STAGES, own.count), IMAGES * 3 - first_row);
-            for (; asked < ahead; asked++, next()) weights(chunk, row, asked);
-            wait_for_previous();
-            int images_asked = 0, image_parity = 0;
-            for (; images_asked < IMAGES && first_chunk + images_asked <= last_chunk; images_asked++) image(first_chunk + images_asked, images_asked);
-            for (int slot = asked % STAGES, parity = 0; asked < own.count; asked++, next()) {
-                // a chunk's image, as soon as the one in its place is read
-                if (row == 0 && chunk - first_chunk >= images_asked) {
-                    const int at = images_asked % IMAGES;
-                    mbarrier_wait(image_empty + at * 8, image_parity);
-                    if (at == IMAGES - 1) image_parity ^= 1;
-                    image(chunk, at);
-                    images_asked++;
-                }
-                if (asked >= STAGES) mbarrier_wait(empty + slot * 8, parity);
-                weights(chunk, row, slot);
-                if (++slot == STAGES) {
-                    slot = 0;
-                    if (asked >= STAGES) parity ^= 1;
-                }
+                if (++slot == IMAGES) slot = 0, parity ^= 1;
             }
-            prefetch_next(p);
         }
         __syncwarp();
     } else {
@@ -115,7 +103,7 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
 }
 
 #define TILE(T, NAME, GROUPS, N, STAGES)                                                                                         \
-    extern "C" __global__ void __launch_bounds__(GROUPS * 128 + 32)                                                              \
+    extern "C" __global__ void __launch_bounds__(GROUPS * 128 + 64)                                                              \
         mirage_conv3x3_hopper_##NAME##_##GROUPS##x##N##x##STAGES(const __grid_constant__ Conv2dHopperParams p) {                 \
         conv3x3_hopper<T, GROUPS, N, STAGES>(p);                                                                                 \
     }

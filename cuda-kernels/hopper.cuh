@@ -74,9 +74,9 @@ __device__ __forceinline__ void prefetch_bulk(const void* global, unsigned bytes
     asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;\n" ::"l"(global), "r"(bytes));
 }
 
-// Each thread of the cluster says once that it has come. Those that go on to other blocks' memory wait until all have, and see what these had set up before; one that
-// has ended has come too.
-__device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.release.aligned;\n" ::: "memory"); }
+// Each thread of the cluster says once that it has come. Those that go on to other blocks' memory wait until all have, and see the barriers that these had set up
+// before their fence; one that has ended has come too. Nothing else is handed over here, so that arriving need not wait for what a thread has written.
+__device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.relaxed.aligned;\n" ::: "memory"); }
 __device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;\n" ::: "memory"); }
 // Where the shared memory of another block of the cluster lies.
 __device__ __forceinline__ uint32_t of_block(uint32_t shared, unsigned rank) {

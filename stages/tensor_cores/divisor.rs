@@ -1,7 +1,7 @@
 //! Division on a GPU by numbers that the host knows: a product and a shift (Granlund and Montgomery, 1994).
 use candle_core::Result;
 
-/// A divisor of dividends below 2³¹, laid out as in `conv2d.cuh`.
+/// A divisor of dividends below 2³¹, laid out as in `common.cuh`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub(super) struct Divisor {

@@ -70,7 +70,7 @@ const VECTOR: usize = 8;
 
 /// Bytes of the next layer's weights that are fetched ahead: more than a part of the second-level cache would push out what is
 /// in use.
-const PREFETCHED: usize = 12 << 20;
+const PREFETCHED: usize = 8 << 20;
 
 /// Bytes of these weights that are fetched ahead.
 fn prefetched(weights: &Tensor) -> i64 {

@@ -1,6 +1,7 @@
 //! The layers that compute capability 9.0 takes in its own way: `cuda-kernels/conv2d_hopper.cu`, `conv3x3_hopper.cu` and `conv2d_narrow_hopper.cu`.
 mod plan;
 
+use super::divisor::Divisor;
 use super::picture::Picture;
 use super::{Ending, PackedWeights, prefetched, type_name};
 use crate::cuda::{self, Grid, Kernel, Kernels, Params, TensorMap};
@@ -56,8 +57,9 @@ struct Conv2dHopperParams {
     box_samples: i32,
     x_bits: i32,
     y_bits: i32,
-    boxes_x: i32,
-    boxes_y: i32,
+    boxes: Divisor,
+    boxes_x: Divisor,
+    per_tap: Divisor,
     activation: i32,
 }
 
@@ -200,8 +202,9 @@ impl Hopper {
             box_samples: int(boxes.samples)?,
             x_bits: boxes.width.next_power_of_two().trailing_zeros().cast_signed(),
             y_bits: boxes.height.trailing_zeros().cast_signed(),
-            boxes_x: int(across)?,
-            boxes_y: int(down)?,
+            boxes: Divisor::new(across * down)?,
+            boxes_x: Divisor::new(across)?,
+            per_tap: Divisor::new(shape.chunks)?,
             activation: layer.ending as i32,
         };
         let tiles = outputs.div_ceil(tile.outputs());

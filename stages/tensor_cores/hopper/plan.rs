@@ -117,7 +117,7 @@ impl Tile {
     }
 
     pub fn threads(self) -> u32 {
-        self.groups as u32 * 128 + 32
+        self.groups as u32 * 128 + 64
     }
 
     /// Pixels of an image in shared memory, with the border.
