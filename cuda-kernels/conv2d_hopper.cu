@@ -19,7 +19,8 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
     const int tid = threadIdx.x, warp = __shfl_sync(0xffffffff, tid / 32, 0);
     const Own own(p);
 
-    if (warp == CONSUMERS / 32 && elect_one()) set_up<STAGES, GROUPS>(p, full, empty, shared_address(&behind.arrived), own.sent_bytes(p));
+    if (warp >= CONSUMERS / 32 && elect_one())
+        set_up<STAGES, GROUPS>(p, warp == CONSUMERS / 32, full, empty, shared_address(&behind.arrived), own.sent_bytes(p));
     begin(p);
 
     if (warp == CONSUMERS / 32) {

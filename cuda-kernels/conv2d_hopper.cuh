@@ -28,6 +28,7 @@ struct Conv2dHopperParams {
     Divisor boxes, boxes_x;  // in a picture, and in one row of it
     Divisor per_tap;         // steps of a tap
     int activation;
+    int early;  // whether the next kernel may begin at once, beside this one, and not only when this one's sums are out of the way
 };
 
 // Blocks of a cluster that share a tile, at most: WIDEST_CLUSTER in stages/tensor_cores/hopper/plan.rs.
@@ -90,6 +91,61 @@ template <int PIXELS, int OUTPUTS, int CONSUMERS> struct Place {
                 else *reinterpret_cast<float2*>(to + half * 8 * ROW + j * 8) = pair;
             }
         meet<CONSUMERS>(1);
+    }
+
+    // Consumers likewise, where no cluster shares the tile and a bias and an activation are all that follows: that is done where the sums are, all at a time, and what
+    // lies in shared memory then is the result, whose rows are moved 16 bytes at a time.
+    template <typename T, bool WEIGHTS_LEFT, int N>
+    __device__ __forceinline__ void finish_where_they_are(const Conv2dHopperParams& p, float (&sums)[N / 2], T* tile, const float* biases, const float* scales) const {
+        constexpr int PITCH = OUTPUTS + VECTOR;  // so that the eight rows of a matrix lie in different banks
+        const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, first_row = warp / 4 * 64 + warp % 4 * 16;
+        meet<CONSUMERS>(1);
+        if constexpr (WEIGHTS_LEFT) {
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                const int row = first_row + lane / 4 + half * 8;
+                const float bias = biases[row], scale = scales != nullptr ? scales[row] : 1.0f;
+#pragma unroll
+                for (int j = 0; j < N / 8; j++)
+#pragma unroll
+                    for (int i = 4 * j + 2 * half; i < 4 * j + 2 * half + 2; i++) sums[i] = scales != nullptr ? sums[i] * scale + bias : sums[i] + bias;
+            }
+        } else {
+#pragma unroll
+            for (int j = 0; j < N / 8; j++) {
+                const float2 bias = *reinterpret_cast<const float2*>(biases + 8 * j + lane % 4 * 2);
+                sums[4 * j] += bias.x, sums[4 * j + 1] += bias.y, sums[4 * j + 2] += bias.x, sums[4 * j + 3] += bias.y;
+            }
+        }
+        if (p.activation == ACTIVATION_SILU) {
+#pragma unroll
+            for (int i = 0; i < N / 2; i++) sums[i] = silu(sums[i]);
+        } else if (p.activation == ACTIVATION_GELU) {
+#pragma unroll
+            for (int i = 0; i < N / 2; i++) sums[i] = gelu(sums[i]);
+        }
+        // sums of rows lane / 4, and of those 8 further on: two matrices, side by side where rows are outputs
+        const uint32_t to = shared_address(tile) + (WEIGHTS_LEFT ? lane % 8 * PITCH + first_row + lane / 8 % 2 * 8 : (first_row + lane % 16) * PITCH) * 2;
+#pragma unroll
+        for (int j = 0; j < N / 8; j++) {
+            uint32_t words[2];
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                const typename Pair<T>::Type pair = Pair<T>::round(sums[4 * j + 2 * half], sums[4 * j + 2 * half + 1]);
+                memcpy(&words[half], &pair, 4);
+            }
+            if constexpr (WEIGHTS_LEFT) stmatrix_x2_transposed(to + 8 * j * PITCH * 2, words[0], words[1]);
+            else stmatrix_x2(to + 8 * j * 2, words[0], words[1]);
+        }
+        meet<CONSUMERS>(1);
+        let_next_begin();
+        T* y = static_cast<T*>(p.y);
+#pragma unroll 4
+        for (int i = threadIdx.x; i < PIXELS * COLUMNS; i += CONSUMERS) {
+            const Piece piece = this->piece(p, i);
+            const uint4 eight = *reinterpret_cast<const uint4*>(tile + i / COLUMNS * PITCH + i % COLUMNS * VECTOR);
+            if (piece.there) *reinterpret_cast<uint4*>(y + static_cast<int64_t>(piece.pixel) * p.outputs + piece.output) = eight;
+        }
     }
 
     // The same where a cluster shares a tile: each pixel's sums go to the block that finishes it, into the part of this block. Lanes exchange theirs
@@ -178,9 +234,14 @@ template <int OUTPUTS, bool SCALED> struct Behind {
 
 // Consumers: what a block does with its sums.
 template <typename T, bool WEIGHTS_LEFT, int N, bool SCALED, int PIXELS, int OUTPUTS, int CONSUMERS>
-__device__ __forceinline__ void conclude(const Conv2dHopperParams& p, const Place<PIXELS, OUTPUTS, CONSUMERS>& own, const float (&sums)[N / 2],
+__device__ __forceinline__ void conclude(const Conv2dHopperParams& p, const Place<PIXELS, OUTPUTS, CONSUMERS>& own, float (&sums)[N / 2],
                                          unsigned char* memory, Behind<OUTPUTS, SCALED>& behind, uint4 residual) {
-    // the next kernel begins when the sums are out of the way and not before: what it asks for would hold up what this one still asks for
+    const float* scales = SCALED ? behind.scales : nullptr;
+    if (p.splits == 1 && p.residual == nullptr && p.shift == nullptr && p.activation != ACTIVATION_GEGLU) {
+        own.template finish_where_they_are<T, WEIGHTS_LEFT, N>(p, sums, reinterpret_cast<T*>(memory), behind.biases, scales);
+        return;
+    }
+    // unless it was let before, the next kernel begins when the sums are out of the way: what it asks for would hold up what this one still asks for
     if (p.splits > 1) {
         cluster_wait();
         own.template hand_over<WEIGHTS_LEFT, N>(p, sums, behind.parts, shared_address(&behind.arrived));
@@ -191,7 +252,7 @@ __device__ __forceinline__ void conclude(const Conv2dHopperParams& p, const Plac
         own.template leave<WEIGHTS_LEFT, N>(sums, reinterpret_cast<float*>(memory));
         let_next_begin();
     }
-    own.template finish<T>(p, p.splits > 1 ? behind.parts : reinterpret_cast<float*>(memory), behind.biases, residual, SCALED ? behind.scales : nullptr);
+    own.template finish<T>(p, p.splits > 1 ? behind.parts : reinterpret_cast<float*>(memory), behind.biases, residual, scales);
 }
 
 // One thread, once all weights of the block are here: memory has nothing else to do until the next kernel asks, so it may bring the next layer's weights nearer. Before
@@ -204,25 +265,30 @@ __device__ __forceinline__ void prefetch_next(const Conv2dHopperParams& p) {
     if (from < bytes) prefetch_bulk(static_cast<const char*>(p.next) + from, min(share, bytes - static_cast<unsigned>(from)));
 }
 
-// One thread, which the compiler knows to be one: a ring of stages with two barriers each, one that counts bytes and one that counts those who have read
-// them; and the barrier for so many bytes of sums.
-template <int STAGES, int READERS> __device__ __forceinline__ void set_up(const Conv2dHopperParams& p, uint32_t full, uint32_t empty, uint32_t arrived, int bytes) {
-    prefetch_map(&p.x);
-    prefetch_map(&p.weight);
+// The two threads that ask, each one that the compiler knows to be alone: a ring of stages with two barriers each, one that counts bytes and one that counts those who
+// have read them; and the barrier for so many bytes of sums. Each sets up a part, since one barrier after another takes time.
+template <int STAGES, int READERS>
+__device__ __forceinline__ void set_up(const Conv2dHopperParams& p, bool for_weights, uint32_t full, uint32_t empty, uint32_t arrived, int bytes) {
+    if (for_weights) {
+        prefetch_map(&p.weight);
 #pragma unroll
-    for (int i = 0; i < STAGES; i++) {
-        mbarrier_init(full + i * 8, 1);
-        mbarrier_init(empty + i * 8, READERS);
+        for (int i = 0; i < STAGES; i++) mbarrier_init(full + i * 8, 1);
+        mbarrier_init(arrived, 1);
+        mbarrier_init_fence();
+        mbarrier_expect(arrived, bytes);
+    } else {
+        prefetch_map(&p.x);
+#pragma unroll
+        for (int i = 0; i < STAGES; i++) mbarrier_init(empty + i * 8, READERS);
+        mbarrier_init_fence();
     }
-    mbarrier_init(arrived, 1);
-    mbarrier_init_fence();
-    mbarrier_expect(arrived, bytes);
 }
 
 // All threads, once the barriers are set up: a block may send to another one only when that has begun.
 __device__ __forceinline__ void begin(const Conv2dHopperParams& p) {
     __syncthreads();
     if (p.splits > 1) cluster_arrive();
+    if (p.early) let_next_begin();
 }
 
 // Where 64 channels are, counted through both inputs: in which, and from which channel on; and their column in the weights of a tap. Behind the last

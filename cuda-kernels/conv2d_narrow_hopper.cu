@@ -29,7 +29,8 @@ template <typename T, typename W, int GROUPS, int N, int STAGES> __device__ __fo
     const int tid = threadIdx.x, warp = __shfl_sync(0xffffffff, tid / 32, 0), lane = tid % 32;
     const Own own(p);
 
-    if (warp == CONSUMERS / 32 && elect_one()) set_up<STAGES, GROUPS * 4>(p, full, empty, shared_address(&behind.arrived), own.sent_bytes(p));
+    if (warp >= CONSUMERS / 32 && elect_one())
+        set_up<STAGES, GROUPS * 4>(p, warp == CONSUMERS / 32, full, empty, shared_address(&behind.arrived), own.sent_bytes(p));
     begin(p);
 
     if (warp == CONSUMERS / 32) {

@@ -23,13 +23,14 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
     const int tid = threadIdx.x, warp = __shfl_sync(0xffffffff, tid / 32, 0);
     const Own own(p);
 
-    if (warp == CONSUMERS / 32 && elect_one()) {
+    if (warp >= CONSUMERS / 32 && elect_one()) {
+        if (warp > CONSUMERS / 32)
 #pragma unroll
-        for (int i = 0; i < IMAGES; i++) {
-            mbarrier_init(image_full + i * 8, 1);
-            mbarrier_init(image_empty + i * 8, GROUPS);
-        }
-        set_up<STAGES, GROUPS>(p, full, empty, shared_address(&behind.arrived), own.sent_bytes(p));
+            for (int i = 0; i < IMAGES; i++) {
+                mbarrier_init(image_full + i * 8, 1);
+                mbarrier_init(image_empty + i * 8, GROUPS);
+            }
+        set_up<STAGES, GROUPS>(p, warp == CONSUMERS / 32, full, empty, shared_address(&behind.arrived), own.sent_bytes(p));
     }
     begin(p);
 
@@ -121,6 +122,10 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
     TILE(T, NAME, 2, 96, 3)                                                                                                      \
     TILE(T, NAME, 1, 96, 4)                                                                                                      \
     TILE(T, NAME, 1, 192, 2)                                                                                                     \
+    TILE(T, NAME, 1, 96, 2)                                                                                                      \
+    TILE(T, NAME, 2, 32, 4)                                                                                                      \
+    TILE(T, NAME, 2, 48, 3)                                                                                                      \
+    TILE(T, NAME, 2, 64, 2)                                                                                                      \
     TILE(T, NAME, 1, 32, 12)                                                                                                     \
     TILE(T, NAME, 1, 48, 9)
 TILES(__half, f16)

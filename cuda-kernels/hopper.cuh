@@ -4,8 +4,6 @@
 #include "ptx.cuh"
 #include <cuda.h>
 
-__device__ __forceinline__ uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
-
 __device__ __forceinline__ void mbarrier_init(uint32_t barrier, unsigned arrivals) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;\n" ::"r"(barrier), "r"(arrivals));
 }
@@ -89,6 +87,15 @@ __device__ __forceinline__ void send(uint32_t to, const float4& v, uint32_t barr
     asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];\n" ::"r"(to), "f"(v.x), "f"(v.y),
                  "f"(v.z), "f"(v.w), "r"(barrier)
                  : "memory");
+}
+
+// Two 8x8 matrices of 16-bit values into shared memory, laid out over the warp as results of products are; lanes 0 to 15 give the address of one row each. The other
+// turns each matrix over.
+__device__ __forceinline__ void stmatrix_x2(uint32_t row, uint32_t a, uint32_t b) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x2.shared.b16 [%0], {%1, %2};\n" ::"r"(row), "r"(a), "r"(b) : "memory");
+}
+__device__ __forceinline__ void stmatrix_x2_transposed(uint32_t row, uint32_t a, uint32_t b) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};\n" ::"r"(row), "r"(a), "r"(b) : "memory");
 }
 
 __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory"); }

@@ -19,6 +19,16 @@ pub(super) enum Choice {
     Hopper(hopper::Plan),
 }
 
+impl Choice {
+    /// With the next kernel beginning after this one's sums, and at once where the kernel can do that.
+    fn both(self) -> Vec<Self> {
+        match self {
+            Self::Any(_) => vec![self],
+            Self::Hopper(plan) => [false, true].map(|early| Self::Hopper(hopper::Plan { early, ..plan })).to_vec(),
+        }
+    }
+}
+
 /// What a choice holds for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Work {
@@ -173,7 +183,7 @@ impl Tuner {
         };
         let evict = || Tensor::zeros(EVICTION, DType::U8, &self.device).map(drop);
         let mut best: Option<(f64, Choice)> = None;
-        for choice in finalists {
+        for choice in &finalists.iter().flat_map(|choice| choice.both()).collect::<Vec<_>>() {
             let turn = |turn: usize| run(*choice, of_turn(turn), Some(of_turn(turn + 1)));
             // what cannot be recorded here leaves the choice to the runs alone
             let Ok(Some(time)) = cuda::time_in_turns(&self.device, TURNS, &evict, &turn) else { break };

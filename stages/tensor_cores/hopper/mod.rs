@@ -61,6 +61,7 @@ struct Conv2dHopperParams {
     boxes_x: Divisor,
     per_tap: Divisor,
     activation: i32,
+    early: i32,
 }
 
 // SAFETY: the fields are those of `Conv2dHopperParams` in cuda-kernels/conv2d_hopper.cuh; `Hopper::launch` fills it from tensors whose shapes
@@ -206,6 +207,7 @@ impl Hopper {
             boxes_x: Divisor::new(across)?,
             per_tap: Divisor::new(shape.chunks)?,
             activation: layer.ending as i32,
+            early: plan.early.into(),
         };
         let tiles = outputs.div_ceil(tile.outputs());
         let count = along_samples * across * down;

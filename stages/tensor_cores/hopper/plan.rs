@@ -45,7 +45,7 @@ const fn tile(kind: Kind, groups: usize, columns: usize, stages: usize) -> Tile 
 }
 
 /// As in the three files.
-pub const TILES: [Tile; 52] = [
+pub const TILES: [Tile; 56] = [
     tile(Kind::Conv2d, 1, 32, 8),
     tile(Kind::Conv2d, 1, 64, 5),
     tile(Kind::Conv2d, 1, 64, 6),
@@ -71,6 +71,10 @@ pub const TILES: [Tile; 52] = [
     tile(Kind::Conv3x3, 2, 96, 3),
     tile(Kind::Conv3x3, 1, 96, 4),
     tile(Kind::Conv3x3, 1, 192, 2),
+    tile(Kind::Conv3x3, 1, 96, 2),
+    tile(Kind::Conv3x3, 2, 32, 4),
+    tile(Kind::Conv3x3, 2, 48, 3),
+    tile(Kind::Conv3x3, 2, 64, 2),
     tile(Kind::Conv3x3, 1, 32, 12),
     tile(Kind::Conv3x3, 1, 48, 9),
     tile(Kind::Narrow, 1, 16, 5),
@@ -204,6 +208,9 @@ pub struct Plan {
     pub splits: usize,
     pub steps_per_split: usize,
     pub boxes: Boxes,
+    /// Whether the next kernel may begin at once, beside this one: what it does before it waits then takes no time of its own, but what it asks for
+    /// may hold up what this one asks for. Which of the two counts is measured.
+    pub early: bool,
 }
 
 /// The work of a layer.
@@ -263,7 +270,7 @@ impl Plan {
                     let steps_per_split = steps.div_ceil(splits);
                     // each block of a cluster must have work
                     let fits = steps.div_ceil(steps_per_split) == splits && t.shared(splits) <= MOST_SHARED;
-                    fits.then_some(Self { tile, splits, steps_per_split, boxes })
+                    fits.then_some(Self { tile, splits, steps_per_split, boxes, early: false })
                 })
             })
             .collect();
