@@ -19,7 +19,7 @@ use std::time::Duration;
 /// Recordings that one owner keeps; the one that was not used for longest goes first.
 const KEPT: usize = 12;
 /// Launches of a graph that is timed.
-const TIMED: usize = 4;
+const TIMED: usize = 12;
 /// What makes an event a step of a graph, and not a point that the capture joins.
 const EXTERNAL: u32 = CUevent_record_flags::CU_EVENT_RECORD_EXTERNAL as u32;
 
