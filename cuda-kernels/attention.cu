@@ -15,10 +15,10 @@
 #include "ptx.cuh"
 #include <type_traits>
 
-constexpr int KEYS = 64;  // of a tile
-constexpr float LARGEST = 0x1p60f;           // of the weights of a row in a tile: f16 ends at 2^16, bf16 where f32 does
-constexpr float BELOW = 3.0f;                // how far below the largest score weights in halves have their zero: there are so many more octaves for small ones
-constexpr unsigned POLYNOMIALS = 0x88;       // which of eight columns of a tile's weights are polynomials
+constexpr int KEYS = 64;                       // of a tile
+constexpr float LARGEST = 0x1p60f;             // of the weights of a row in a tile: f16 ends at 2^16, bf16 where f32 does
+constexpr float BELOW = 5.0f;                  // octaves from the weight 1 to a row's largest one, where scores are halves: there are so many more for small ones
+constexpr unsigned POLYNOMIALS = 0x88;         // which of eight columns of a tile's weights are polynomials
 constexpr unsigned HALVES_POLYNOMIALS = 0x92;  // the same where scores are halves
 
 struct AttentionParams {
@@ -49,12 +49,12 @@ template <typename T> __device__ __forceinline__ uint32_t packed(float a, float 
     return bits;
 }
 
-// The same of two halves below 16: cut to where a half's exponent has room by the instruction that finds the whole number below x, which can cut to [0, 1]. 2^rest is within
-// 6.8e-4, of which rounding is the most, and 0 below 2^-14.
+// The same of two halves below 16: cut to where a half's exponent has room by the instruction that finds the whole number below x, which can cut to [0, 1]. Within 1.1e-3, of
+// which rounding is the most; 0 below -13.98, infinite from 16 on.
 __device__ __forceinline__ uint32_t exp2_polynomial_f16x2(uint32_t x) {
     constexpr float MOST = 31.25f;
     auto both = [](float v) { return packed<__half>(v, v); };
-    // floor(x) + 15, at most 31: it is the whole number nearest to a little less than x + 14.5, as the low bits of 1024 and more
+    // floor(x) + 15, at most 31, or one less just above a whole number: what is nearest to a little less than x + 14.5, as the low bits of 1024 and more
     const uint32_t near = fma_f16x2(fma_saturated_f16x2(x, both(1.0f / MOST), both(14.49f / MOST)), both(MOST), both(1024.0f));
     const uint32_t rest = fma_relu_f16x2(x, both(1.0f), fma_f16x2(near, both(-1.0f), both(1039.0f)));
     const uint32_t power = fma_f16x2(fma_f16x2(fma_f16x2(both(0.07855224609375f), rest, both(0.2254638671875f)), rest, both(0.69580078125f)), rest, both(1.0f));
@@ -62,6 +62,8 @@ __device__ __forceinline__ uint32_t exp2_polynomial_f16x2(uint32_t x) {
     return fma_f16x2(power, (near << 10) - (0x6400u >> 6 << 16), 0x80008000u);
 }
 
+// Scores in f16 hold up to 2^15 in octaves, which is where queries times keys in f16 end as well.
+//
 // DIM: the head dim, up to the next multiple of 16; HEAD: the head dim itself where it is known and less, else 0. TILES of 16 queries for
 // each of WARPS; GROUPS of so many warps. BYTES of a copy.
 template <typename T, int DIM, int HEAD, int TILES, int GROUPS, int WARPS, int BYTES, int STAGES>

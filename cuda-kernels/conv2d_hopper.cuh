@@ -25,10 +25,12 @@ struct Conv2dHopperParams {
     int share, share_factor;             // pixels of a tile that each block of a cluster finishes, and 65536 over that, rounded up
     int box_width, box_height, box_samples;
     int x_bits, y_bits;    // of a pixel's number in its box: x first, then y, then the sample
-    Divisor boxes, boxes_x;  // in a picture, and in one row of it
-    Divisor per_tap;         // steps of a tap
+    // of a divisor and the number behind it no 64 bits look like an address, which a recording would replace: the factor is in the upper half
+    Divisor boxes;  // in a picture
     int activation;
-    int early;  // whether the next kernel may begin at once, beside this one, and not only when this one's sums are out of the way
+    Divisor boxes_x;  // in a row of a picture
+    int early;        // whether the next kernel may begin at once, beside this one, and not only when this one's sums are out of the way
+    Divisor per_tap;  // steps of a tap
 };
 
 // Blocks of a cluster that share a tile, at most: WIDEST_CLUSTER in stages/tensor_cores/hopper/plan.rs.
@@ -255,11 +257,11 @@ __device__ __forceinline__ void conclude(const Conv2dHopperParams& p, const Plac
     own.template finish<T>(p, p.splits > 1 ? behind.parts : reinterpret_cast<float*>(memory), behind.biases, residual, scales);
 }
 
-// One thread, once all weights of the block are here: memory has nothing else to do until the next kernel asks, so it may bring the next layer's weights nearer. Before
+// One thread, once the last stage of the block is here: memory has nothing else to do until the next kernel asks, so it may bring the next layer's weights nearer. Before
 // that they would hold up this layer's.
 __device__ __forceinline__ void prefetch_next(const Conv2dHopperParams& p) {
     const unsigned block = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x, blocks = gridDim.x * gridDim.y * gridDim.z;
-    // the host asks for some 8 MiB at most
+    // the host asks for some 5 MiB at most
     const unsigned bytes = static_cast<unsigned>(p.next_bytes), share = (bytes + blocks - 1) / blocks + 127 & ~127u;
     const uint64_t from = static_cast<uint64_t>(block) * share;
     if (from < bytes) prefetch_bulk(static_cast<const char*>(p.next) + from, min(share, bytes - static_cast<unsigned>(from)));

@@ -70,7 +70,7 @@ const VECTOR: usize = 8;
 
 /// Bytes of the next layer's weights that are fetched ahead: more than a part of the second-level cache would push out what is
 /// in use.
-const PREFETCHED: usize = 8 << 20;
+const PREFETCHED: usize = 5 << 20;
 
 /// Bytes of these weights that are fetched ahead.
 fn prefetched(weights: &Tensor) -> i64 {
@@ -457,6 +457,7 @@ impl TensorCores {
             residual: residual != 0,
             shift: shift != 0,
             wide: finish.is_none(),
+            geglu: ending == Ending::Geglu,
             fp8: weights.scales.is_some(),
         };
         let choice = self.tuner.choose(work, input.x, &weights.values, &candidates, &run)?;

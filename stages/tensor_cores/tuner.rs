@@ -47,6 +47,8 @@ pub(super) struct Work {
     pub shift: bool,
     /// Whether bare sums are written, in f32.
     pub wide: bool,
+    /// Whether neighbouring outputs become one.
+    pub geglu: bool,
     /// Whether weights are stored in eight bits.
     pub fp8: bool,
 }
@@ -253,6 +255,7 @@ mod tests {
         residual: false,
         shift: false,
         wide: false,
+        geglu: false,
         fp8: false,
     };
 

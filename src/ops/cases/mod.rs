@@ -34,6 +34,8 @@ pub enum Case {
     Attention(usize, usize, usize, usize, usize),
     /// Likewise with scores that grow from 64 tokens to the next by so much that no weight relative to the first has room in its type.
     PeakedAttention(usize, usize, usize, usize, usize),
+    /// Likewise with a first token whose weight is so far above each of the others that only all of them together count beside it.
+    FallingAttention(usize, usize, usize, usize, usize),
     /// Batch, channels, height = width, filter.
     Resample(usize, usize, usize, Filter),
     /// Height, width, to pixels of 8 bits or from them.
@@ -122,6 +124,8 @@ pub fn all() -> Vec<Case> {
         PeakedAttention(2, 2, 33, 200, 24),
         PeakedAttention(1, 1, 40, 520, 32),
         PeakedAttention(1, 1, 40, 330, 192),
+        FallingAttention(1, 2, 64, 4000, 12),
+        FallingAttention(1, 2, 64, 4000, 24),
         Resample(1, 3, 2, Filter::MaxPool2),
         Resample(2, 33, 14, Filter::MaxPool2),
         Resample(2, 24, 9, Filter::MaxPool2),
@@ -234,7 +238,7 @@ impl Case {
             Self::Gaussian(..) => Op::Gaussian,
             Self::GroupNorm(..) => Op::GroupNorm,
             Self::LayerNorm(..) => Op::LayerNorm,
-            Self::Attention(..) | Self::PeakedAttention(..) => Op::Attention,
+            Self::Attention(..) | Self::PeakedAttention(..) | Self::FallingAttention(..) => Op::Attention,
             Self::Resample(..) => Op::Resample,
             Self::Rgb8(..) => Op::Rgb8,
             Self::SamplerStep(..) => Op::SamplerStep,
@@ -341,6 +345,10 @@ impl Case {
             }
             Self::PeakedAttention(b, heads, queries, tokens, dim) => {
                 let [q, k, v] = d.peaked(b, heads, [queries, tokens], dim)?;
+                Prepared::new(move |ops| ops.attention("case", &q, &k, &v, 1.0 / (dim as f64).sqrt()))
+            }
+            Self::FallingAttention(b, heads, queries, tokens, dim) => {
+                let [q, k, v] = d.falling(b, heads, [queries, tokens], dim)?;
                 Prepared::new(move |ops| ops.attention("case", &q, &k, &v, 1.0 / (dim as f64).sqrt()))
             }
             Self::Resample(b, channels, size, filter) => {

@@ -35,6 +35,9 @@ impl fmt::Display for Case {
             Self::PeakedAttention(b, heads, q, t, d) => {
                 write!(f, "attention {b}x{heads} heads, {q} queries, {t} tokens, dim {d}, peaked")
             }
+            Self::FallingAttention(b, heads, q, t, d) => {
+                write!(f, "attention {b}x{heads} heads, {q} queries, {t} tokens, dim {d}, falling")
+            }
             Self::Resample(b, c, size, filter) => write!(f, "resample {b}x{c}x{size}x{size}, {filter:?}"),
             Self::Rgb8(height, width, direction) => {
                 let way = if direction == Direction::From { "to a picture" } else { "from a picture" };

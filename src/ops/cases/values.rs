@@ -66,20 +66,55 @@ impl Values {
     /// powers of two as stand below, from 64 tokens to the next; and large values.
     pub fn peaked(&mut self, b: usize, heads: usize, [queries, tokens]: [usize; 2], dim: usize) -> Result<[Tensor; 3]> {
         const PEAKS: [f64; 6] = [0.0, 20.0, 60.0, 126.5, HIGHEST_PEAK, 40.0];
+        let peaks = (0..tokens).map(|token| PEAKS[(token / 64).min(PEAKS.len() - 1)]);
+        let [q, k] = self.with_peaks(b, heads, queries, peaks.collect(), dim)?;
+        let v = self.normal((b, tokens, heads, dim), 0.0, 100.0)?;
+        self.by_heads([q, k, v])
+    }
+
+    /// Likewise with the first token's scores so many powers of two above the others', and zeros as its values where the others have a mean: what is
+    /// left of those is their share of a row's weights.
+    pub fn falling(
+        &mut self,
+        b: usize,
+        heads: usize,
+        [queries, tokens]: [usize; 2],
+        dim: usize,
+    ) -> Result<[Tensor; 3]> {
+        const PEAK: f64 = 16.0;
+        let peaks = (0..tokens).map(|token| if token == 0 { PEAK } else { 0.0 });
+        let [q, k] = self.with_peaks(b, heads, queries, peaks.collect(), dim)?;
+        let first = Tensor::zeros((b, 1, heads, dim), DType::F32, &self.device)?;
+        let v = Tensor::cat(&[&first, &self.normal((b, tokens - 1, heads, dim), 100.0, 10.0)?], 1)?;
+        self.by_heads([q, k, v])
+    }
+
+    /// Queries and keys, `(batch, queries or tokens, heads, dim)`: a token's scores are larger by so many powers of two.
+    fn with_peaks(
+        &mut self,
+        b: usize,
+        heads: usize,
+        queries: usize,
+        peaks: Vec<f64>,
+        dim: usize,
+    ) -> Result<[Tensor; 2]> {
         const FIRST: f64 = 4.0;
         // the first value of each query times that of a key makes the peak, whatever the others do
         let step = (dim as f64).sqrt() / (FIRST * std::f64::consts::LOG2_E);
-        let peak = |token: usize| (PEAKS[(token / 64).min(PEAKS.len() - 1)] * step) as f32;
-        let peaks: Vec<f32> = (0..tokens).map(peak).collect();
+        let tokens = peaks.len();
+        let peaks: Vec<f32> = peaks.into_iter().map(|peak| (peak * step) as f32).collect();
         let peaks = Tensor::from_vec(peaks, (1, tokens, 1, 1), &self.device)?.broadcast_as((b, tokens, heads, 1))?;
         let firsts = Tensor::full(FIRST as f32, (b, queries, heads, 1), &self.device)?;
         let mut with_first = |first: &Tensor, count: usize| -> Result<Tensor> {
             let rest = self.normal((b, count, heads, dim - 1), 0.0, 1.0)?;
             Tensor::cat(&[&first.contiguous()?, &rest], 3)
         };
-        let (q, k) = (with_first(&firsts, queries)?, with_first(&peaks, tokens)?);
-        let v = self.normal((b, tokens, heads, dim), 0.0, 100.0)?;
-        let [q, k, v] = [q, k, v].map(|t| t.to_dtype(self.dtype)?.transpose(1, 2));
+        Ok([with_first(&firsts, queries)?, with_first(&peaks, tokens)?])
+    }
+
+    /// As the storage type has them, seen as `(batch, heads, tokens, dim)`.
+    fn by_heads(&self, tensors: [Tensor; 3]) -> Result<[Tensor; 3]> {
+        let [q, k, v] = tensors.map(|t| t.to_dtype(self.dtype)?.transpose(1, 2));
         Ok([q?, k?, v?])
     }
 

@@ -58,10 +58,10 @@ struct Conv2dHopperParams {
     x_bits: i32,
     y_bits: i32,
     boxes: Divisor,
-    boxes_x: Divisor,
-    per_tap: Divisor,
     activation: i32,
+    boxes_x: Divisor,
     early: i32,
+    per_tap: Divisor,
 }
 
 // SAFETY: the fields are those of `Conv2dHopperParams` in cuda-kernels/conv2d_hopper.cuh; `Hopper::launch` fills it from tensors whose shapes
