@@ -73,8 +73,8 @@ __device__ __forceinline__ void attention(const AttentionParams& p) {
     constexpr int VALUES = BYTES / 2, CHUNKS = DIM / VALUES;
     constexpr int STAGE = 2 * KEYS * ROW;
     constexpr int STEPS = DIM / 16, COLUMNS = KEYS / 8;
-    // scores as halves, which their weights take the place of; over more than one step they would be rounded between
-    constexpr bool HALVES = std::is_same<T, __half>::value && STEPS == 1;
+    // scores as halves, which their weights take the place of: over more than one step they would be rounded between, and where there is less to do it gains nothing
+    constexpr bool HALVES = std::is_same<T, __half>::value && STEPS == 1 && TILES == 2;
     extern __shared__ __align__(128) unsigned char memory[];
     const int group = threadIdx.x / THREADS, tid = threadIdx.x % THREADS, warp = tid / 32, lane = tid % 32;
     const int head = blockIdx.y, sample = blockIdx.z;
