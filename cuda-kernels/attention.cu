@@ -17,7 +17,7 @@
 
 constexpr int KEYS = 64;                       // of a tile
 constexpr float LARGEST = 0x1p60f;             // of the weights of a row in a tile: f16 ends at 2^16, bf16 where f32 does
-constexpr float BELOW = 5.0f;                  // octaves from the weight 1 to a row's largest one, where scores are halves: there are so many more for small ones
+constexpr float BELOW = 1.0f;                  // octaves from the weight 1 to a row's largest one, where scores are halves, which are the coarser the larger
 constexpr unsigned POLYNOMIALS = 0x88;         // which of eight columns of a tile's weights are polynomials
 constexpr unsigned HALVES_POLYNOMIALS = 0x92;  // the same where scores are halves
 
@@ -49,16 +49,19 @@ template <typename T> __device__ __forceinline__ uint32_t packed(float a, float 
     return bits;
 }
 
-// The same of two halves below 16: cut to where a half's exponent has room by the instruction that finds the whole number below x, which can cut to [0, 1]. Within 1.1e-3, of
-// which rounding is the most; 0 below -13.98, infinite from 16 on.
+// The same of two halves: cut to where a half's exponent has room, and 2^-8 of it, by the instruction that finds the whole number below x, which can cut to [0, 1]. Within 1.1e-3 down
+// to 2^-14, of which rounding is the most, and within 2^-24 below; infinite a little above 8.
 __device__ __forceinline__ uint32_t exp2_polynomial_f16x2(uint32_t x) {
-    constexpr float MOST = 31.25f;
+    constexpr float MOST = 31.25f, SHARE = 1.0f / 256;
     auto both = [](float v) { return packed<__half>(v, v); };
-    // floor(x) + 15, at most 31, or one less just above a whole number: what is nearest to a little less than x + 14.5, as the low bits of 1024 and more
-    const uint32_t near = fma_f16x2(fma_saturated_f16x2(x, both(1.0f / MOST), both(14.49f / MOST)), both(MOST), both(1024.0f));
-    const uint32_t rest = fma_relu_f16x2(x, both(1.0f), fma_f16x2(near, both(-1.0f), both(1039.0f)));
-    const uint32_t power = fma_f16x2(fma_f16x2(fma_f16x2(both(0.07855224609375f), rest, both(0.2254638671875f)), rest, both(0.69580078125f)), rest, both(1.0f));
-    // those bits as exponents; what the lower half's leading bits would leave in the upper one is always the same
+    // floor(x) + 23, at most 31, or one less just above a whole number: what is nearest to a little less than x + 22.5, as the low bits of 1024 and more
+    const uint32_t near = fma_f16x2(fma_saturated_f16x2(x, both(1.0f / MOST), both(22.48f / MOST)), both(MOST), both(1024.0f));
+    const uint32_t rest = fma_relu_f16x2(x, both(1.0f), fma_f16x2(near, both(-1.0f), both(1047.0f)));
+    uint32_t power = both(0.07855224609375f * SHARE);
+    power = fma_f16x2(power, rest, both(0.2254638671875f * SHARE));
+    power = fma_f16x2(power, rest, both(0.69580078125f * SHARE));
+    power = fma_f16x2(power, rest, both(SHARE));
+    // those bits as exponents, 8 more than it should be; what the lower half's leading bits would leave in the upper one is always the same
     return fma_f16x2(power, (near << 10) - (0x6400u >> 6 << 16), 0x80008000u);
 }
 
