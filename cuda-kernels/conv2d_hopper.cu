@@ -1,11 +1,11 @@
 // Convolution and linear layers for compute capability 9.0a: the implicit matrix product of conv2d.cu by other means.
 //
-// One thread asks for whole boxes: 64 channels of a patch of pixels, shifted by the tap, with zeros where the picture ends, and the same 64
+// One thread asks for whole boxes of 64 channels of a patch of pixels, shifted by the tap, with zeros where the picture ends, and another for the same 64
 // columns of the weights. A ring of stages with two barriers each connects it to the warp groups, whose products read both operands from
 // shared memory. Where there are too few tiles, the inner dimension is split over the blocks of a cluster.
 //
-// Registers by ptxas 13.0: 60 to 123 a thread, none spilled. Shared memory: the stages, each (pixels + outputs) · 128 + 16 bytes, and where a cluster shares a
-// tile its sums in f32, so that one block or two fill a processor's 227 KiB. Measured on an H100 in their places in the reference network: layers of few bytes take 4 to 9
+// Registers by ptxas 13.0: 61 to 130 a thread, none spilled. Shared memory: the stages, each (pixels + outputs) · 128 + 16 bytes, and where a cluster shares a
+// tile its sums in f32, so that one block or two fill a processor's 227 KiB. Measured on an H100 in their places in the reference network: layers of few bytes take 4 to 8
 // microseconds, which is latency.
 #include "conv2d_hopper.cuh"
 

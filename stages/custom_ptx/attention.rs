@@ -14,8 +14,10 @@ const MANY_TOKENS: usize = 512;
 /// The rung that has the library's.
 const LIBRARY: &str = "flash-attn";
 
-/// Keys and values that pass by at a time, as in `attention.cu`.
+/// Keys and values that pass by at a time, and threads of a group, as in `attention.cu`.
 const KEYS: usize = 64;
+/// See `KEYS`.
+const THREADS: u32 = 128;
 
 /// A kernel of `attention.cu`: for the head dim `head`, or where that is 0 for those up to `dim`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,39 +25,38 @@ struct Variant {
     head: usize,
     /// What is computed: `head` and zeros.
     dim: usize,
-    /// Times 16 queries for each warp of a group.
+    /// Times 16 queries for each of four warps.
     tiles: usize,
-    /// Groups of warps that share the queries and take keys and values in turn.
+    /// Groups of four warps that share the queries and take keys and values in turn.
     groups: usize,
-    warps: usize,
     /// Values that are copied at a time: head dims and steps between tokens divide by it.
     values: usize,
     stages: usize,
 }
 
-const fn variant(head: usize, dim: usize, [tiles, groups, warps]: [usize; 3], values: usize, stages: usize) -> Variant {
-    Variant { head, dim, tiles, groups, warps, values, stages }
+const fn variant(head: usize, dim: usize, tiles: usize, groups: usize, values: usize, stages: usize) -> Variant {
+    Variant { head, dim, tiles, groups, values, stages }
 }
 
 /// As in `attention.cu`, the narrowest first.
 const VARIANTS: [Variant; 17] = [
-    variant(12, 16, [1, 1, 4], 4, 3),
-    variant(12, 16, [1, 2, 8], 4, 4),
-    variant(12, 16, [2, 1, 4], 4, 4),
-    variant(0, 16, [1, 1, 4], 4, 3),
-    variant(0, 16, [1, 2, 4], 4, 3),
-    variant(0, 16, [2, 1, 4], 4, 3),
-    variant(24, 32, [1, 1, 4], 8, 3),
-    variant(24, 32, [1, 2, 8], 8, 4),
-    variant(24, 32, [2, 1, 4], 8, 3),
-    variant(0, 32, [1, 1, 4], 8, 3),
-    variant(0, 32, [1, 2, 4], 8, 3),
-    variant(0, 32, [2, 1, 4], 8, 3),
-    variant(0, 48, [1, 1, 4], 8, 3),
-    variant(0, 64, [1, 1, 4], 8, 3),
-    variant(0, 96, [1, 1, 4], 8, 2),
-    variant(0, 128, [1, 1, 4], 8, 2),
-    variant(0, 192, [1, 1, 4], 8, 2),
+    variant(12, 16, 1, 1, 4, 3),
+    variant(12, 16, 1, 2, 4, 3),
+    variant(12, 16, 2, 1, 4, 3),
+    variant(0, 16, 1, 1, 4, 3),
+    variant(0, 16, 1, 2, 4, 3),
+    variant(0, 16, 2, 1, 4, 3),
+    variant(24, 32, 1, 1, 8, 3),
+    variant(24, 32, 1, 2, 8, 3),
+    variant(24, 32, 2, 1, 8, 3),
+    variant(0, 32, 1, 1, 8, 3),
+    variant(0, 32, 1, 2, 8, 3),
+    variant(0, 32, 2, 1, 8, 3),
+    variant(0, 48, 1, 1, 8, 3),
+    variant(0, 64, 1, 1, 8, 3),
+    variant(0, 96, 1, 1, 8, 2),
+    variant(0, 128, 1, 1, 8, 2),
+    variant(0, 192, 1, 1, 8, 2),
 ];
 
 impl Variant {
@@ -65,11 +66,11 @@ impl Variant {
     }
 
     fn queries(self) -> usize {
-        self.warps * 16 * self.tiles
+        4 * 16 * self.tiles
     }
 
     fn threads(self) -> u32 {
-        (self.warps * 32 * self.groups) as u32
+        THREADS * self.groups as u32
     }
 
     /// Keys and values of each stage, in rows that are 8 values longer.
@@ -89,8 +90,8 @@ impl Variant {
             (false, true) => (1, 2),
             (false, false) => (1, 1),
         };
-        let wanted = |v: &Variant| (v.head, v.dim, v.tiles, v.groups) == (narrowest.head, narrowest.dim, tiles, groups);
-        VARIANTS.iter().position(wanted).or_else(|| VARIANTS.iter().position(fits))
+        let wanted = VARIANTS.iter().position(|v| *v == Variant { tiles, groups, ..narrowest });
+        wanted.or_else(|| VARIANTS.iter().position(|v| *v == narrowest))
     }
 }
 
@@ -129,10 +130,8 @@ impl ShortHeads {
     /// A driver that cannot load the kernels.
     pub fn load(device: &Device, dtype: DType, below: Arc<dyn Attention>) -> crate::Result<Self> {
         let (name, kernels) = (type_name(dtype)?, Kernels::load(device, "attention")?);
-        let get = |v: &Variant| {
-            let name = format!("attention_{name}_{}x{}x{}x{}", v.label(), v.tiles, v.groups, v.warps);
-            kernels.get(&name, v.shared())
-        };
+        let get =
+            |v: &Variant| kernels.get(&format!("attention_{name}_{}x{}x{}", v.label(), v.tiles, v.groups), v.shared());
         let memory = cuda::shared_memory(device)?;
         let all = VARIANTS
             .iter()
@@ -233,12 +232,12 @@ mod tests {
         let choose = |head_dim: usize, tokens: usize, blocks: usize| {
             Variant::choose(head_dim, tokens, blocks, 132).map(|at| VARIANTS[at])
         };
-        assert_eq!(choose(12, 4096, 1024), Some(variant(12, 16, [2, 1, 4], 4, 4)));
-        assert_eq!(choose(12, 16, 16), Some(variant(12, 16, [1, 1, 4], 4, 3)));
-        assert_eq!(choose(8, 4096, 1024), Some(variant(0, 16, [2, 1, 4], 4, 3)));
-        assert_eq!(choose(24, 1024, 256), Some(variant(24, 32, [1, 2, 8], 8, 4)));
-        assert_eq!(choose(192, 16, 16), Some(variant(0, 192, [1, 1, 4], 8, 2)));
-        assert_eq!(choose(40, 1024, 2048), Some(variant(0, 48, [1, 1, 4], 8, 3)));
+        assert_eq!(choose(12, 4096, 1024), Some(variant(12, 16, 2, 1, 4, 3)));
+        assert_eq!(choose(12, 16, 16), Some(variant(12, 16, 1, 1, 4, 3)));
+        assert_eq!(choose(8, 4096, 1024), Some(variant(0, 16, 2, 1, 4, 3)));
+        assert_eq!(choose(24, 1024, 256), Some(variant(24, 32, 1, 2, 8, 3)));
+        assert_eq!(choose(192, 16, 16), Some(variant(0, 192, 1, 1, 8, 2)));
+        assert_eq!(choose(40, 1024, 2048), Some(variant(0, 48, 1, 1, 8, 3)));
         // 4 by 4 only the narrowest can be copied
         assert_eq!((choose(20, 16, 16), choose(200, 16, 16)), (None, None));
     }
