@@ -270,4 +270,14 @@ mod tests {
         std::fs::write(&file, "{").unwrap();
         assert!(load(&file, &origin("a card, CUDA 13.0")).is_empty(), "a damaged file");
     }
+
+    #[test]
+    fn each_kernel_that_can_is_tried_with_the_next_beginning_at_once() {
+        let any = Choice::Any(plan::Plan { tile: 1, splits: 2, tiles_per_split: 5 });
+        assert_eq!(any.both(), [any]);
+        let boxes = hopper::Boxes { width: 16, height: 1, samples: 1 };
+        let plan = hopper::Plan { tile: 3, splits: 1, steps_per_split: 9, boxes, early: false };
+        let early = hopper::Plan { early: true, ..plan };
+        assert_eq!(Choice::Hopper(plan).both(), [Choice::Hopper(plan), Choice::Hopper(early)]);
+    }
 }

@@ -338,21 +338,9 @@ impl Case {
                 let x = d.input((b, tokens, width))?;
                 Prepared::new(move |ops| ops.layer_norm(&layer, &x))
             }
-            Self::Attention(b, heads, queries, tokens, dim) => {
-                // strided as the networks have it: (batch, tokens, heads, head_dim) seen as (batch, heads, tokens, head_dim)
-                let q = d.input((b, queries, heads, dim))?.transpose(1, 2)?;
-                let k = d.input((b, tokens, heads, dim))?.transpose(1, 2)?;
-                let v = d.input((b, tokens, heads, dim))?.transpose(1, 2)?;
-                Prepared::new(move |ops| ops.attention("case", &q, &k, &v, 1.0 / (dim as f64).sqrt()))
-            }
-            Self::PeakedAttention(b, heads, queries, tokens, dim) => {
-                let [q, k, v] = d.peaked(b, heads, [queries, tokens], dim)?;
-                Prepared::new(move |ops| ops.attention("case", &q, &k, &v, 1.0 / (dim as f64).sqrt()))
-            }
-            Self::FallingAttention(b, heads, queries, tokens, dim) => {
-                let [q, k, v] = d.falling(b, heads, [queries, tokens], dim)?;
-                Prepared::new(move |ops| ops.attention("case", &q, &k, &v, 1.0 / (dim as f64).sqrt()))
-            }
+            Self::Attention(b, h, q, t, dim) => Prepared::attention(d.plain(b, h, [q, t], dim)?, dim),
+            Self::PeakedAttention(b, h, q, t, dim) => Prepared::attention(d.peaked(b, h, [q, t], dim)?, dim),
+            Self::FallingAttention(b, h, q, t, dim) => Prepared::attention(d.falling(b, h, [q, t], dim)?, dim),
             Self::Resample(b, channels, size, filter) => {
                 let x = d.input((b, channels, size, size))?;
                 Prepared::new(move |ops| ops.resample("case", &x, filter))
@@ -446,6 +434,10 @@ pub struct Prepared(Box<Run>);
 impl Prepared {
     fn new(f: impl Fn(&Ops) -> Result<Tensor> + Send + Sync + 'static) -> Self {
         Self(Box::new(f))
+    }
+
+    fn attention([q, k, v]: [Tensor; 3], dim: usize) -> Self {
+        Self::new(move |ops| ops.attention("case", &q, &k, &v, 1.0 / (dim as f64).sqrt()))
     }
 
     /// Runs it once, on the slots that prepared it.

@@ -62,6 +62,12 @@ impl Values {
         self.normal(shape, 0.0, 1.0)?.to_dtype(DType::BF16)?.to_dtype(self.dtype)
     }
 
+    /// Queries, keys and values as the networks have them: `(batch, tokens, heads, dim)` seen as `(batch, heads, tokens, dim)`.
+    pub fn plain(&mut self, b: usize, heads: usize, [queries, tokens]: [usize; 2], dim: usize) -> Result<[Tensor; 3]> {
+        let mut input = |count: usize| self.input((b, count, heads, dim))?.transpose(1, 2);
+        Ok([input(queries)?, input(tokens)?, input(tokens)?])
+    }
+
     /// Queries, keys and values, `(batch, heads, queries or tokens, dim)`, whose scores over the square root of `dim` are larger by so many
     /// powers of two as stand below, from 64 tokens to the next; and large values.
     pub fn peaked(&mut self, b: usize, heads: usize, [queries, tokens]: [usize; 2], dim: usize) -> Result<[Tensor; 3]> {

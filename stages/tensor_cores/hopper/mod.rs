@@ -6,6 +6,8 @@ use super::picture::Picture;
 use super::{Ending, PackedWeights, prefetched, type_name};
 use crate::cuda::{self, Grid, Kernel, Kernels, Params, TensorMap};
 use candle_core::{DType, Device, Result, Tensor};
+#[cfg(test)]
+pub(super) use plan::Boxes;
 use plan::{CHUNK, Kind, MOST_SHARED, ROW, Shape};
 pub(super) use plan::{Plan, TILES};
 
@@ -228,5 +230,26 @@ impl Hopper {
 impl Layer<'_> {
     fn in_a_row(&self, weights: &PackedWeights) -> bool {
         weights.kernel == 1 && self.padding == 0 && self.shift == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::mem::offset_of;
+
+    #[test]
+    fn no_divisor_looks_like_an_address() {
+        // a recording replaces words that lie in a piece of memory: a divisor and its factor are one word, the factor above
+        for at in [
+            offset_of!(Conv2dHopperParams, boxes),
+            offset_of!(Conv2dHopperParams, boxes_x),
+            offset_of!(Conv2dHopperParams, per_tap),
+        ] {
+            assert_eq!(at % 8, 0, "at {at}");
+        }
+        // as `Conv2dHopperParams` has them in conv2d_hopper.cuh
+        assert_eq!(offset_of!(Conv2dHopperParams, bias), 3 * size_of::<TensorMap>());
+        assert_eq!(offset_of!(Conv2dHopperParams, early), offset_of!(Conv2dHopperParams, per_tap) - 4);
     }
 }
