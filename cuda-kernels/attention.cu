@@ -41,13 +41,6 @@ __device__ __forceinline__ float exp2_polynomial(float y) {
     return __int_as_float(__float_as_int(power) + (__float_as_int(shifted) << 23));
 }
 
-template <typename T> __device__ __forceinline__ uint32_t packed(float a, float b) {
-    const typename Pair<T>::Type pair = Pair<T>::round(a, b);
-    uint32_t bits;
-    memcpy(&bits, &pair, 4);
-    return bits;
-}
-
 // DIM: the head dim, up to the next multiple of 16; HEAD: the head dim itself where it is known and less, else 0. TILES of 16 queries for
 // each warp. BYTES of a copy.
 template <typename T, int DIM, int HEAD, int TILES, int GROUPS, int BYTES, int STAGES>

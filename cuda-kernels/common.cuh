@@ -21,6 +21,14 @@ template <> struct Pair<__nv_bfloat16> {
     static __device__ __forceinline__ __nv_bfloat162 round(float a, float b) { return __floats2bfloat162_rn(a, b); }
 };
 
+// Two values as one word, each rounded once.
+template <typename T> __device__ __forceinline__ uint32_t packed(float a, float b) {
+    const typename Pair<T>::Type pair = Pair<T>::round(a, b);
+    uint32_t bits;
+    memcpy(&bits, &pair, 4);
+    return bits;
+}
+
 __device__ __forceinline__ float widen(__half v) { return __half2float(v); }
 __device__ __forceinline__ float widen(__nv_bfloat16 v) { return __bfloat162float(v); }
 __device__ __forceinline__ float widen(float v) { return v; }

@@ -130,14 +130,9 @@ template <int PIXELS, int OUTPUTS, int CONSUMERS> struct Place {
         const uint32_t to = shared_address(tile) + (WEIGHTS_LEFT ? lane % 8 * PITCH + first_row + lane / 8 % 2 * 8 : (first_row + lane % 16) * PITCH) * 2;
 #pragma unroll
         for (int j = 0; j < N / 8; j++) {
-            uint32_t words[2];
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                const typename Pair<T>::Type pair = Pair<T>::round(sums[4 * j + 2 * half], sums[4 * j + 2 * half + 1]);
-                memcpy(&words[half], &pair, 4);
-            }
-            if constexpr (WEIGHTS_LEFT) stmatrix_x2_transposed(to + 8 * j * PITCH * 2, words[0], words[1]);
-            else stmatrix_x2(to + 8 * j * 2, words[0], words[1]);
+            const uint32_t first = packed<T>(sums[4 * j], sums[4 * j + 1]), second = packed<T>(sums[4 * j + 2], sums[4 * j + 3]);
+            if constexpr (WEIGHTS_LEFT) stmatrix_x2_transposed(to + 8 * j * PITCH * 2, first, second);
+            else stmatrix_x2(to + 8 * j * 2, first, second);
         }
         meet<CONSUMERS>(1);
         let_next_begin();
@@ -257,9 +252,10 @@ __device__ __forceinline__ void conclude(const Conv2dHopperParams& p, const Plac
     own.template finish<T>(p, p.splits > 1 ? behind.parts : reinterpret_cast<float*>(memory), behind.biases, residual, scales);
 }
 
-// One thread, once the last stage of the block is here: memory has nothing else to do until the next kernel asks, so it may bring the next layer's weights nearer. Before
+// One thread, once the block's last stage is here: memory has nothing else to do until the next kernel asks, so it may bring the next layer's weights nearer. Before
 // that they would hold up this layer's.
-__device__ __forceinline__ void prefetch_next(const Conv2dHopperParams& p) {
+template <int STAGES> __device__ __forceinline__ void prefetch_next(const Conv2dHopperParams& p, uint32_t full, int last) {
+    mbarrier_wait(full + last % STAGES * 8, last / STAGES & 1);
     const unsigned block = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x, blocks = gridDim.x * gridDim.y * gridDim.z;
     // the host asks for some 5 MiB at most
     const unsigned bytes = static_cast<unsigned>(p.next_bytes), share = (bytes + blocks - 1) / blocks + 127 & ~127u;
@@ -336,9 +332,7 @@ __device__ __forceinline__ void ask_for_weights(const Conv2dHopperParams& p, con
         }
         if (++slot == STAGES) slot = 0, parity ^= 1;
     }
-    const int last = (own.count - 1) / TOGETHER;
-    mbarrier_wait(full + last % STAGES * 8, last / STAGES & 1);
-    prefetch_next(p);
+    prefetch_next<STAGES>(p, full, (own.count - 1) / TOGETHER);
 }
 
 // One thread: a box of pixels for each step, shifted by the tap.

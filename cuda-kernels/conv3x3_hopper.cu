@@ -48,9 +48,7 @@ template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ 
                 if (++row == 3) row = 0, chunk++;
                 if (++slot == STAGES) slot = 0, parity ^= 1;
             }
-            const int last = own.count - 1;
-            mbarrier_wait(full + last % STAGES * 8, last / STAGES & 1);
-            prefetch_next(p);
+            prefetch_next<STAGES>(p, full, own.count - 1);
         }
         __syncwarp();
     } else if (warp > CONSUMERS / 32) {

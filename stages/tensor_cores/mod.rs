@@ -68,8 +68,7 @@ type Next = Arc<Mutex<Option<Tensor>>>;
 /// Values in the 16 bytes that a thread moves at a time, as in `common.cuh`.
 const VECTOR: usize = 8;
 
-/// Bytes of the next layer's weights that are fetched ahead: more than a part of the second-level cache would push out what is
-/// in use.
+/// Bytes of the next layer's weights that are fetched ahead: with more, a layer of 42 MB took longer on an H100, and smaller ones no less.
 const PREFETCHED: usize = 5 << 20;
 
 /// Bytes of these weights that are fetched ahead.

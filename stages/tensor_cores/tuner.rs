@@ -185,13 +185,13 @@ impl Tuner {
         };
         let evict = || Tensor::zeros(EVICTION, DType::U8, &self.device).map(drop);
         let mut best: Option<(f64, Choice)> = None;
-        for choice in &finalists.iter().flat_map(|choice| choice.both()).collect::<Vec<_>>() {
-            let turn = |turn: usize| run(*choice, of_turn(turn), Some(of_turn(turn + 1)));
+        for choice in finalists.iter().flat_map(|choice| choice.both()) {
+            let turn = |turn: usize| run(choice, of_turn(turn), Some(of_turn(turn + 1)));
             // what cannot be recorded here leaves the choice to the runs alone
             let Ok(Some(time)) = cuda::time_in_turns(&self.device, TURNS, &evict, &turn) else { break };
             let time = time.as_secs_f64();
             if best.is_none_or(|(least, _)| time < least) {
-                best = Some((time, *choice));
+                best = Some((time, choice));
             }
         }
         Ok(best.map(|(_, choice)| choice).or(finalists.first().copied()))
