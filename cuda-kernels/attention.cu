@@ -47,7 +47,7 @@ template <typename T, int DIM, int HEAD, int TILES, int GROUPS, int BYTES, int S
 __device__ __forceinline__ void attention(const AttentionParams& p) {
     constexpr int ROW = DIM + 8;  // so that the eight rows of a matrix lie in different banks
     constexpr int VALUES = BYTES / 2, CHUNKS = DIM / VALUES;
-    constexpr int STAGE = 2 * KEYS * ROW;
+    constexpr int STAGE = 2 * KEYS * ROW, STAGE_BYTES = STAGE * 2;
     constexpr int STEPS = DIM / 16, COLUMNS = KEYS / 8;
     extern __shared__ __align__(128) unsigned char memory[];
     const int group = threadIdx.x / THREADS, tid = threadIdx.x % THREADS, warp = tid / 32, lane = tid % 32;
@@ -56,7 +56,6 @@ __device__ __forceinline__ void attention(const AttentionParams& p) {
     const T* q = static_cast<const T*>(p.q) + sample * p.q_batch + head * p.q_head;
     const T* k = static_cast<const T*>(p.k) + sample * p.k_batch + head * p.k_head;
     const T* v = static_cast<const T*>(p.v) + sample * p.v_batch + head * p.v_head;
-    const int all = (p.tokens + KEYS - 1) / KEYS, tiles = (all - group + GROUPS - 1) / GROUPS;
     let_next_begin();
 
     // where there is room behind a head, it is filled once: the first column behind v with ones, so that its product is a row's total
@@ -78,35 +77,42 @@ __device__ __forceinline__ void attention(const AttentionParams& p) {
     const int own = tid / (ROOM ? PIECES : 1), column_of_own = tid % (ROOM ? PIECES : 1) * VALUES;
     const T* own_key = k + (group * KEYS + own) * p.k_token + column_of_own;
     const T* own_value = v + (group * KEYS + own) * p.v_token + column_of_own;
-    auto fetch = [&](int turn) {
+    // a tile, of which there are so many tokens, into the stage that begins so many bytes from the first
+    auto fetch = [&](int stage, int left) {
+        unsigned char* first = reinterpret_cast<unsigned char*>(stages) + (ROOM ? (own * ROW + column_of_own) * 2 : 0) + stage;
+        auto row = [&](int i) { return first + i * ROW * 2; };
         if constexpr (ROOM) {
-            T* to = stages + turn % STAGES * STAGE + own * ROW + column_of_own;
-            const int left = p.tokens - (turn * GROUPS + group) * KEYS;
-            if (own < HALF) {
-#pragma unroll
-                for (int i = 0; i < 2; i++) {
-                    const bool there = own + i * HALF < left;
-                    cp_async<BYTES>(to + i * HALF * ROW, there ? own_key + i * HALF * p.k_token : k, there);
-                    cp_async<BYTES>(to + (KEYS + i * HALF) * ROW, there ? own_value + i * HALF * p.v_token : v, there);
-                }
+            if (own >= HALF) return;
+            const T *low_key = own_key + HALF * p.k_token, *low_value = own_value + HALF * p.v_token;
+            if (left >= KEYS) {
+                cp_async<BYTES>(row(0), own_key);
+                cp_async<BYTES>(row(HALF), low_key);
+                cp_async<BYTES>(row(KEYS), own_value);
+                cp_async<BYTES>(row(KEYS + HALF), low_value);
+                own_key += KEYS * GROUPS * p.k_token;
+                own_value += KEYS * GROUPS * p.v_token;
+            } else {
+                // the last one
+                const bool upper = own < left, lower = own + HALF < left;
+                cp_async<BYTES>(row(0), upper ? own_key : k, upper);
+                cp_async<BYTES>(row(HALF), lower ? low_key : k, lower);
+                cp_async<BYTES>(row(KEYS), upper ? own_value : v, upper);
+                cp_async<BYTES>(row(KEYS + HALF), lower ? low_value : v, lower);
             }
-            own_key += KEYS * GROUPS * p.k_token;
-            own_value += KEYS * GROUPS * p.v_token;
-            return;
-        }
-        T* keys = stages + turn % STAGES * STAGE;
-        T* values = keys + KEYS * ROW;
+        } else {
 #pragma unroll 1
-        for (int at = tid; at < KEYS * CHUNKS; at += THREADS) {
-            const int row = at / CHUNKS, column = at % CHUNKS * VALUES, token = (turn * GROUPS + group) * KEYS + row;
-            const bool there = token < p.tokens && column < p.head_dim;
-            cp_async<BYTES>(keys + row * ROW + column, k + (there ? token * p.k_token + column : 0), there);
-            cp_async<BYTES>(values + row * ROW + column, v + (there ? token * p.v_token + column : 0), there);
+            for (int at = tid; at < KEYS * CHUNKS; at += THREADS) {
+                const int i = at / CHUNKS, column = at % CHUNKS * VALUES, token = p.tokens - left + i;
+                const bool there = i < left && column < p.head_dim;
+                cp_async<BYTES>(row(i) + column * 2, k + (there ? token * p.k_token + column : 0), there);
+                cp_async<BYTES>(row(KEYS + i) + column * 2, v + (there ? token * p.v_token + column : 0), there);
+            }
         }
     };
+    int left = p.tokens - group * KEYS;  // tokens from this group's next tile on
 #pragma unroll
     for (int i = 0; i < STAGES - 1; i++) {
-        if (i < tiles) fetch(i);
+        if (left > i * GROUPS * KEYS) fetch(i * STAGE_BYTES, left - i * GROUPS * KEYS);
         cp_async_commit();
     }
 
@@ -124,82 +130,130 @@ __device__ __forceinline__ void attention(const AttentionParams& p) {
                 queries[t][s][i] = there ? *reinterpret_cast<const uint32_t*>(q + row * p.q_token + column) : 0u;
             }
 
-    float sums[TILES][DIM / 8][4] = {}, totals[TILES][2] = {}, most[TILES][2];
-#pragma unroll
-    for (int t = 0; t < TILES; t++) most[t][0] = most[t][1] = -INFINITY;
+    // what is added to a score times its scale: less than nothing, the largest of its row that is known
+    float sums[TILES][DIM / 8][4] = {}, totals[TILES][2] = {}, below[TILES][2] = {};
     const uint32_t ones = packed<T>(1.0f, 1.0f);
-    constexpr int TOTAL = HEAD / 8;  // where the column of ones is
+    constexpr bool STREAMED = TILES > 1;
 
+    // in the ring, in bytes: where the next tile lies, and where the one that is fetched goes; and in a stage, the row that this lane gives for ldmatrix
+    int from = 0, to = (STAGES - 1) * STAGE_BYTES;
+    const unsigned char* key_rows = reinterpret_cast<unsigned char*>(stages) + ((lane % 8 + lane / 16 * 8) * ROW + lane / 8 % 2 * 8) * 2;
+    const unsigned char* value_rows = reinterpret_cast<unsigned char*>(stages) + ((KEYS + lane % 16) * ROW + lane / 16 * 8) * 2;
+    bool exact = true;
 #pragma unroll 1
-    for (int turn = 0; turn < tiles; turn++) {
+    for (; left > 0; left -= GROUPS * KEYS) {
         cp_async_wait<STAGES - 2>();
         if constexpr (GROUPS == 1) __syncthreads();
         else meet<THREADS>(1 + group);
-        if (turn + STAGES - 1 < tiles) fetch(turn + STAGES - 1);
+        if (left > (STAGES - 1) * GROUPS * KEYS) fetch(to, left - (STAGES - 1) * GROUPS * KEYS);
         cp_async_commit();
-        const T* keys = stages + turn % STAGES * STAGE;
-        const int tile = turn * GROUPS + group;
-        const T* values = keys + KEYS * ROW;
+        const unsigned char *keys = key_rows + from, *values = value_rows + from;
+        to = from;
+        from = from == (STAGES - 1) * STAGE_BYTES ? 0 : from + STAGE_BYTES;
+
+        // scores of columns j and j + 1, eight keys each
+        auto score = [&](int j, float(&scores)[TILES][2][4]) {
+#pragma unroll
+            for (int t = 0; t < TILES; t++)
+#pragma unroll
+                for (int i = 0; i < 8; i++) scores[t][i / 4][i % 4] = 0.0f;
+#pragma unroll
+            for (int s = 0; s < STEPS; s++) {
+                uint32_t b[4];
+                ldmatrix_x4(b, keys + (j * 8 * ROW + s * 16) * 2);
+#pragma unroll
+                for (int t = 0; t < TILES; t++) {
+                    mma_16x8x16<T>(scores[t][0], queries[t][s], b[0], b[1]);
+                    mma_16x8x16<T>(scores[t][1], queries[t][s], b[2], b[3]);
+                }
+            }
+        };
+        // no weight where there is no key
+        auto leave_out = [&](int j, float(&scores)[TILES][2][4]) {
+#pragma unroll
+            for (int t = 0; t < TILES; t++)
+#pragma unroll
+                for (int i = 0; i < 8; i++)
+                    if (j * 8 + i / 4 * 8 + lane % 4 * 2 + i % 2 >= left) scores[t][i / 4][i % 4] = -INFINITY;
+        };
+        uint32_t weights[COLUMNS / 2][TILES][4];
+        constexpr int ADDED = ROOM ? DIM / 8 : 1, TOTAL = HEAD / 8;
+        float added[TILES][ADDED][4];  // to the sums, among which the totals are, or to those alone
+        auto add_values = [&](int j, auto& to) {
+#pragma unroll
+            for (int d = 0; d < DIM / 8; d += 2) {
+                uint32_t b[4];
+                ldmatrix_x4_transposed(b, values + (j * 8 * ROW + d * 8) * 2);
+#pragma unroll
+                for (int t = 0; t < TILES; t++) {
+                    mma_16x8x16<T>(to[t][d], weights[j / 2][t], b[0], b[1]);
+                    mma_16x8x16<T>(to[t][d + 1], weights[j / 2][t], b[2], b[3]);
+                }
+            }
+        };
+        auto weigh = [&](int j, const float(&scores)[TILES][2][4]) {
+#pragma unroll
+            for (int t = 0; t < TILES; t++) {
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    // what is a result's layout is a left operand's
+                    const float a = scores[t][i / 2][i % 2 * 2], b = scores[t][i / 2][i % 2 * 2 + 1], offset = below[t][i % 2];
+                    if (POLYNOMIALS >> j + i / 2 & 1) {
+                        const float step = p.scale * (1.0f / RANGE), start = fmaf(offset, 1.0f / RANGE, -LOWEST / RANGE);
+                        weights[j / 2][t][i] = packed<T>(exp2_polynomial(fma_saturated(a, step, start)), exp2_polynomial(fma_saturated(b, step, start)));
+                    } else {
+                        weights[j / 2][t][i] = packed<T>(exp2_approx(fmaf(a, p.scale, offset)), exp2_approx(fmaf(b, p.scale, offset)));
+                    }
+                }
+                if constexpr (!ROOM) mma_16x8x16<T>(added[t][0], weights[j / 2][t], ones, ones);
+            }
+            if constexpr (ROOM) add_values(j, added);
+        };
+        auto largest = [&](const float(&scores)[TILES][2][4], float(&of)[TILES][2]) {
+#pragma unroll
+            for (int t = 0; t < TILES; t++)
+#pragma unroll
+                for (int i = 0; i < 8; i++) of[t][i % 4 / 2] = fmaxf(of[t][i % 4 / 2], scores[t][i / 4][i % 4]);
+        };
 
         // a row's weights are first taken relative to the largest score before this tile; where that makes their total so large that a
         // weight may have no room in its type, or sums none in f32, all is done again with the largest known, as for the first tile
-        uint32_t weights[TILES][COLUMNS][2];
-        // 16 keys at a time: the weights' layout as a result is that of a left operand
-        auto weigh = [&](float(&of)[TILES][DIM / 8][4]) {
-#pragma unroll
-            for (int j = 0; j < COLUMNS; j += 2)
-#pragma unroll
-                for (int d = 0; d < DIM / 8; d += 2) {
-                    uint32_t b[4];
-                    ldmatrix_x4_transposed(b, values + (j * 8 + lane % 16) * ROW + d * 8 + lane / 16 * 8);
-#pragma unroll
-                    for (int t = 0; t < TILES; t++) {
-                        const uint32_t a[4] = {weights[t][j][0], weights[t][j][1], weights[t][j + 1][0], weights[t][j + 1][1]};
-                        mma_16x8x16<T>(of[t][d], a, b[0], b[1]);
-                        mma_16x8x16<T>(of[t][d + 1], a, b[2], b[3]);
-                    }
-                }
-        };
-        float added[TILES][4], products[TILES][DIM / 8][4];
-        bool exact = turn == 0;
 #pragma unroll 1
         while (true) {
-            float scores[TILES][COLUMNS][4] = {};
+            float scores[COLUMNS / 2][TILES][2][4];
+            if constexpr (!STREAMED) {
 #pragma unroll
-            for (int s = 0; s < STEPS; s++)
+                for (int j = 0; j < COLUMNS; j += 2) score(j, scores[j / 2]);
+                if (left < KEYS)
 #pragma unroll
-                for (int j = 0; j < COLUMNS; j += 2) {
-                    uint32_t b[4];
-                    ldmatrix_x4(b, keys + (j * 8 + lane % 8 + lane / 16 * 8) * ROW + s * 16 + lane / 8 % 2 * 8);
+                    for (int j = 0; j < COLUMNS; j += 2) leave_out(j, scores[j / 2]);
+            }
+            if (exact) {
+                const bool first_tile = left == p.tokens - group * KEYS;
+                float above[TILES][2];
 #pragma unroll
-                    for (int t = 0; t < TILES; t++) {
-                        mma_16x8x16<T>(scores[t][j], queries[t][s], b[0], b[1]);
-                        mma_16x8x16<T>(scores[t][j + 1], queries[t][s], b[2], b[3]);
+                for (int t = 0; t < TILES; t++) above[t][0] = above[t][1] = -INFINITY;
+                if constexpr (STREAMED) {
+#pragma unroll 1
+                    for (int j = 0; j < COLUMNS; j += 2) {
+                        score(j, scores[0]);
+                        leave_out(j, scores[0]);
+                        largest(scores[0], above);
                     }
+                } else {
+#pragma unroll
+                    for (int j = 0; j < COLUMNS; j += 2) largest(scores[j / 2], above);
                 }
-            if ((tile + 1) * KEYS > p.tokens) {
 #pragma unroll
                 for (int t = 0; t < TILES; t++)
 #pragma unroll
-                    for (int j = 0; j < COLUMNS; j++)
-#pragma unroll
-                        for (int i = 0; i < 4; i++)
-                            if (tile * KEYS + j * 8 + lane % 4 * 2 + i % 2 >= p.tokens) scores[t][j][i] = -INFINITY;
-            }
-            if (exact) {
-#pragma unroll
-                for (int t = 0; t < TILES; t++) {
-                    float now[2] = {most[t][0], most[t][1]};
-#pragma unroll
-                    for (int j = 0; j < COLUMNS; j++)
-#pragma unroll
-                        for (int i = 0; i < 4; i++) now[i / 2] = fmaxf(now[i / 2], scores[t][j][i]);
-#pragma unroll
                     for (int r = 0; r < 2; r++) {
-                        now[r] = fmaxf(now[r], __shfl_xor_sync(~0u, now[r], 1));
-                        now[r] = fmaxf(now[r], __shfl_xor_sync(~0u, now[r], 2));
-                        const float factor = exp2_approx((most[t][r] - now[r]) * p.scale);
-                        most[t][r] = now[r];
+                        above[t][r] = fmaxf(above[t][r], __shfl_xor_sync(~0u, above[t][r], 1));
+                        above[t][r] = fmaxf(above[t][r], __shfl_xor_sync(~0u, above[t][r], 2));
+                        // the first tile's largest score counts whatever it is, another one's if it is above what was known
+                        const float now = -above[t][r] * p.scale;
+                        const float factor = first_tile ? 0.0f : exp2_approx(fminf(now - below[t][r], 0.0f));
+                        below[t][r] = first_tile ? now : fminf(now, below[t][r]);
                         totals[t][r] *= factor;
 #pragma unroll
                         for (int d = 0; d < DIM / 8; d++) {
@@ -207,67 +261,47 @@ __device__ __forceinline__ void attention(const AttentionParams& p) {
                             sums[t][d][2 * r + 1] *= factor;
                         }
                     }
-                }
             }
 #pragma unroll
-            for (int t = 0; t < TILES; t++) {
-                const float offset[2] = {most[t][0] * p.scale, most[t][1] * p.scale};
-                const float above[2] = {(-offset[0] - LOWEST) * (1.0f / RANGE), (-offset[1] - LOWEST) * (1.0f / RANGE)};
+            for (int t = 0; t < TILES; t++)
 #pragma unroll
-                for (int j = 0; j < COLUMNS; j++)
-#pragma unroll
-                    for (int r = 0; r < 2; r++) {
-                        const float a = scores[t][j][2 * r], b = scores[t][j][2 * r + 1];
-                        if (POLYNOMIALS >> j & 1) {
-                            const float step = p.scale * (1.0f / RANGE);
-                            weights[t][j][r] = packed<T>(exp2_polynomial(fma_saturated(a, step, above[r])),
-                                                         exp2_polynomial(fma_saturated(b, step, above[r])));
-                        } else {
-                            weights[t][j][r] = packed<T>(exp2_approx(fmaf(a, p.scale, -offset[r])), exp2_approx(fmaf(b, p.scale, -offset[r])));
-                        }
-                    }
-            }
-            bool fit = true;
-            if constexpr (ROOM) {
-#pragma unroll
-                for (int t = 0; t < TILES; t++)
-#pragma unroll
-                    for (int d = 0; d < DIM / 8; d++)
-#pragma unroll
-                        for (int i = 0; i < 4; i++) products[t][d][i] = 0.0f;
-                weigh(products);
-#pragma unroll
-                for (int t = 0; t < TILES; t++) fit = fit && products[t][TOTAL][0] < LARGEST && products[t][TOTAL][2] < LARGEST;
-            } else {
-#pragma unroll
-                for (int t = 0; t < TILES; t++) {
-#pragma unroll
-                    for (int i = 0; i < 4; i++) added[t][i] = 0.0f;
+                for (int i = 0; i < 4 * ADDED; i++) added[t][i / 4][i % 4] = 0.0f;
+            if constexpr (STREAMED) {
+                auto all = [&](bool whole) {
 #pragma unroll
                     for (int j = 0; j < COLUMNS; j += 2) {
-                        const uint32_t a[4] = {weights[t][j][0], weights[t][j][1], weights[t][j + 1][0], weights[t][j + 1][1]};
-                        mma_16x8x16<T>(added[t], a, ones, ones);
+                        score(j, scores[j / 2]);
+                        if (!whole) leave_out(j, scores[j / 2]);
+                        weigh(j, scores[j / 2]);
                     }
-                    fit = fit && added[t][0] < LARGEST && added[t][2] < LARGEST;
-                }
+                };
+                // said twice, so that a whole tile is not asked about its keys
+                if (left >= KEYS) all(true);
+                else all(false);
+            } else {
+#pragma unroll
+                for (int j = 0; j < COLUMNS; j += 2) weigh(j, scores[j / 2]);
             }
+            bool fit = true;
+#pragma unroll
+            for (int t = 0; t < TILES; t++) fit = fit && added[t][TOTAL][0] < LARGEST && added[t][TOTAL][2] < LARGEST;
             if (exact || __all_sync(~0u, fit)) break;
             exact = true;
         }
+        exact = false;
         if constexpr (ROOM) {
 #pragma unroll
             for (int t = 0; t < TILES; t++)
 #pragma unroll
-                for (int d = 0; d < DIM / 8; d++)
-#pragma unroll
-                    for (int i = 0; i < 4; i++) sums[t][d][i] += products[t][d][i];
+                for (int i = 0; i < 4 * ADDED; i++) sums[t][i / 4][i % 4] += added[t][i / 4][i % 4];
         } else {
 #pragma unroll
             for (int t = 0; t < TILES; t++) {
-                totals[t][0] += added[t][0];
-                totals[t][1] += added[t][2];
+                totals[t][0] += added[t][0][0];
+                totals[t][1] += added[t][0][2];
             }
-            weigh(sums);
+#pragma unroll
+            for (int j = 0; j < COLUMNS; j += 2) add_values(j, sums);
         }
     }
     if constexpr (ROOM) {
@@ -275,12 +309,12 @@ __device__ __forceinline__ void attention(const AttentionParams& p) {
 #pragma unroll
         for (int t = 0; t < TILES; t++)
 #pragma unroll
-            for (int r = 0; r < 2; r++) totals[t][r] = __shfl_sync(~0u, sums[t][TOTAL][2 * r], lane / 4 * 4 + HEAD % 8 / 2);
+            for (int r = 0; r < 2; r++) totals[t][r] = __shfl_sync(~0u, sums[t][HEAD / 8][2 * r], lane / 4 * 4 + HEAD % 8 / 2);
     }
     cp_async_wait<0>();
 
     if constexpr (GROUPS == 2) {
-        // the second group's sums, totals and maxima, thread by thread
+        // the second group's sums, totals and what they are relative to, thread by thread
         constexpr int SUMS = DIM / 8 * 4;
         static_assert(TILES == 1 && (SUMS + 4) * 4 * THREADS <= 2 * STAGES * STAGE * 2, "they take the place of the stages");
         __syncthreads();
@@ -293,15 +327,15 @@ __device__ __forceinline__ void attention(const AttentionParams& p) {
 #pragma unroll
             for (int r = 0; r < 2; r++) {
                 shared[(SUMS + r) * THREADS] = totals[0][r];
-                shared[(SUMS + 2 + r) * THREADS] = most[0][r];
+                shared[(SUMS + 2 + r) * THREADS] = below[0][r];
             }
         }
         __syncthreads();
         if (group == 1) return;
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            const float other = shared[(SUMS + 2 + r) * THREADS], now = fmaxf(most[0][r], other);
-            const float own_share = exp2_approx((most[0][r] - now) * p.scale), other_share = exp2_approx((other - now) * p.scale);
+            const float other = shared[(SUMS + 2 + r) * THREADS], now = fminf(below[0][r], other);
+            const float own_share = exp2_approx(now - below[0][r]), other_share = exp2_approx(now - other);
             totals[0][r] = totals[0][r] * own_share + shared[(SUMS + r) * THREADS] * other_share;
 #pragma unroll
             for (int d = 0; d < DIM / 8; d++)

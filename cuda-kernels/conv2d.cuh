@@ -41,6 +41,7 @@ struct Conv2dParams {
     Divisor area, row, tap_channels, kernel_row;  // of an output image, its rows, a tap, a row of taps
     const float* scale;                           // (outputs), of weights in eight bits: the sums are multiplied by it
     int steps, boxes_x, boxes_y;                  // of 64 along k; boxes of pixels in a picture
+    int upsample;  // whether x has half the height and the width, and each of its pixels is read as four
 };
 
 // Where chunk `chunk` of row `row` lies in a stage.
@@ -86,7 +87,9 @@ template <typename T, int ROWS> struct Patches {
             const bool valid = ky < p.kernel && static_cast<unsigned>(y[i] + ky) < static_cast<unsigned>(p.height) &&
                                static_cast<unsigned>(x0[i] + kx) < static_cast<unsigned>(p.width);
             inside |= static_cast<unsigned>(valid) << i;
-            from[i] = image + (valid ? static_cast<int64_t>(base[i] + ky * p.width + kx) * channels + at : 0);
+            int pixel = base[i] + ky * p.width + kx;
+            if (in_x && p.upsample) pixel = ((base[i] - y[i] * p.width - x0[i]) >> 2) + ((y[i] + ky) >> 1) * (p.width >> 1) + ((x0[i] + kx) >> 1);
+            from[i] = image + (valid ? static_cast<int64_t>(pixel) * channels + at : 0);
         }
     }
 
@@ -199,13 +202,14 @@ __device__ __forceinline__ void conv2d(const Conv2dParams& p) {
         const bool in_x = first < p.channels;
         const T* from = static_cast<const T*>(in_x ? p.x : p.skip);
         const int channels = in_x ? p.channels : p.skip_channels, start = in_x ? first : first - p.channels;
+        const int halved = in_x && p.upsample;
 #pragma unroll 1
         for (int i = tid; i < IMAGE_PIXELS * CHUNKS; i += THREADS) {
             const int place = i / CHUNKS, at = start + i % CHUNKS * VECTOR;
             const int y = first_y + place / IMAGE_WIDE - 1, x = first_x + place % IMAGE_WIDE - 1;
             const bool valid = at < channels && static_cast<unsigned>(y) < static_cast<unsigned>(p.height) &&
                                static_cast<unsigned>(x) < static_cast<unsigned>(p.width);
-            const int64_t pixel = (static_cast<int64_t>(sample) * p.height + y) * p.width + x;
+            const int64_t pixel = (static_cast<int64_t>(sample) * (p.height >> halved) + (y >> halved)) * (p.width >> halved) + (x >> halved);
             cp_async_16(image + swizzled(place, i % CHUNKS), from + (valid ? pixel * channels + at : 0), valid);
         }
     };

@@ -1,6 +1,6 @@
-//! `y = act(norm(conv(cat(x, skip)) + bias) + shift) + residual`: 2-D convolution with all that follows it.
+//! `y = act(norm(conv(cat(x, skip)) + bias) + shift) + residual`: 2-D convolution with all that follows it, and an enlargement of `x` ahead of it.
 use super::probe::{Call, Op};
-use super::{Activation, Layer, Ops, bytes};
+use super::{Activation, Filter, Layer, Ops, bytes};
 use candle_core::{Module, ModuleT, Result, Tensor};
 
 /// The parameters of one convolution.
@@ -38,7 +38,7 @@ pub struct BatchNorm {
 /// What one call of a convolution takes.
 #[derive(Clone, Copy)]
 pub struct Conv2dInput<'a> {
-    /// `(batch, channels, height, width)`.
+    /// `(batch, channels, height, width)`, or half the height and the width where it is to be enlarged.
     pub x: &'a Tensor,
     /// Concatenated after `x` along the channels, without a copy where the slot can.
     pub skip: Option<&'a Tensor>,
@@ -46,11 +46,13 @@ pub struct Conv2dInput<'a> {
     pub shift: Option<&'a Tensor>,
     /// Shaped as the output, added last.
     pub residual: Option<&'a Tensor>,
+    /// Whether `x` is first made twice as high and as wide, each pixel four times ([`Filter::Nearest2`]).
+    pub upsample: bool,
 }
 
 impl<'a> From<&'a Tensor> for Conv2dInput<'a> {
     fn from(x: &'a Tensor) -> Self {
-        Self { x, skip: None, shift: None, residual: None }
+        Self { x, skip: None, shift: None, residual: None, upsample: false }
     }
 }
 
@@ -67,11 +69,16 @@ pub trait Conv2d: Send + Sync {
 
 /// A prepared convolution.
 pub trait Conv2dKernel: Send + Sync {
-    /// Runs it: `(batch, in, h, w)` to `(batch, out, h', w')`.
+    /// Runs it: `(batch, in, h, w)` to `(batch, out, h', w')`. What is to be enlarged first it is given only where it [`upsamples`](Self::upsamples).
     ///
     /// # Errors
     /// Tensors that do not fit the layer or one another.
     fn run(&self, input: Conv2dInput<'_>) -> Result<Tensor>;
+
+    /// Whether it enlarges its input while it reads it, for which nothing is written then; for others [`Ops::conv2d`] does.
+    fn upsamples(&self) -> bool {
+        false
+    }
 }
 
 impl Ops {
@@ -97,7 +104,12 @@ impl Ops {
     /// # Errors
     /// Tensors that do not fit the layer or one another.
     pub fn conv2d<'a>(&self, layer: &Layer<dyn Conv2dKernel>, input: impl Into<Conv2dInput<'a>>) -> Result<Tensor> {
-        let input = input.into();
+        let mut input = input.into();
+        let larger;
+        if input.upsample && !layer.kernel.upsamples() {
+            larger = self.resample(&layer.name, input.x, Filter::Nearest2)?;
+            input = Conv2dInput { x: &larger, upsample: false, ..input };
+        }
         let moved = |y: &Tensor| {
             let given = [Some(input.x), input.skip, input.shift, input.residual];
             (

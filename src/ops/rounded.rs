@@ -82,7 +82,8 @@ impl Conv2dKernel for Rounded<Box<dyn Conv2dKernel>> {
     fn run(&self, input: Conv2dInput<'_>) -> Result<Tensor> {
         let (x, skip) = (self.round(input.x)?, self.round_opt(input.skip)?);
         let (shift, residual) = (self.round_opt(input.shift)?, self.round_opt(input.residual)?);
-        let input = Conv2dInput { x: &x, skip: skip.as_ref(), shift: shift.as_ref(), residual: residual.as_ref() };
+        let (skip, shift, residual) = (skip.as_ref(), shift.as_ref(), residual.as_ref());
+        let input = Conv2dInput { x: &x, skip, shift, residual, upsample: false };
         self.round(&self.0.run(input)?)
     }
 }

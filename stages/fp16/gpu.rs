@@ -63,7 +63,8 @@ impl Conv2dKernel for Layer {
             ending: self.ending,
             residual: input.residual,
         };
-        let input = Input { x: input.x, skip: input.skip, stride: self.stride, padding: self.padding };
+        let (stride, padding) = (self.stride, self.padding);
+        let input = Input { x: input.x, skip: input.skip, stride, padding, upsample: false };
         self.cores.unfused(&self.weights, input, epilogue)
     }
 }
@@ -88,7 +89,7 @@ impl Layer {
         shape.push(outputs);
         let pixel = |t: &Tensor, channels: usize| t.reshape((t.elem_count() / channels, channels, 1, 1));
         let (x, residual) = (pixel(x, inputs)?, residual.map(|r| pixel(r, outputs)).transpose()?);
-        let input = Input { x: &x, skip: None, stride: 1, padding: 0 };
+        let input = Input { x: &x, skip: None, stride: 1, padding: 0, upsample: false };
         let bias = self.bias.as_ref();
         let epilogue = Epilogue { scale: None, bias, shift: None, ending: self.ending, residual: residual.as_ref() };
         self.cores.unfused(&self.weights, input, epilogue)?.reshape(shape)

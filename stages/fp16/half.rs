@@ -65,7 +65,8 @@ impl Conv2dKernel for HalfKernel<dyn Conv2d, Conv2dParams> {
         let params = Conv2dParams { weight: widen(&self.params.weight)?, ..self.params.clone() };
         let (x, skip) = (widen(input.x)?, widen_opt(input.skip)?);
         let (shift, residual) = (widen_opt(input.shift)?, widen_opt(input.residual)?);
-        let input = Conv2dInput { x: &x, skip: skip.as_ref(), shift: shift.as_ref(), residual: residual.as_ref() };
+        let (skip, shift, residual) = (skip.as_ref(), shift.as_ref(), residual.as_ref());
+        let input = Conv2dInput { x: &x, skip, shift, residual, upsample: false };
         round(&self.below.prepare(params)?.run(input)?, self.dtype)
     }
 }

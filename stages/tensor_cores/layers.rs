@@ -56,8 +56,12 @@ impl Conv2dKernel for Layer {
         let shift = input.shift.map(Tensor::contiguous).transpose()?;
         let finish =
             Finish { bias: self.bias.as_ref(), shift: shift.as_ref(), ending: self.ending, residual: input.residual };
-        let input = Input { x: input.x, skip: input.skip, stride: self.stride, padding: self.padding };
-        self.cores.fused(&self.weights, input, finish)
+        let (stride, padding, upsample) = (self.stride, self.padding, input.upsample);
+        self.cores.fused(&self.weights, Input { x: input.x, skip: input.skip, stride, padding, upsample }, finish)
+    }
+
+    fn upsamples(&self) -> bool {
+        true
     }
 }
 
@@ -76,7 +80,7 @@ impl Layer {
         shape.push(outputs);
         let pixel = |t: &Tensor, channels: usize| t.reshape((t.elem_count() / channels, channels, 1, 1));
         let (x, residual) = (pixel(x, inputs)?, residual.map(|r| pixel(r, outputs)).transpose()?);
-        let input = Input { x: &x, skip: None, stride: 1, padding: 0 };
+        let input = Input { x: &x, skip: None, stride: 1, padding: 0, upsample: false };
         let finish = Finish { bias: self.bias.as_ref(), shift: None, ending: self.ending, residual: residual.as_ref() };
         self.cores.fused(&self.weights, input, finish)?.reshape(shape)
     }

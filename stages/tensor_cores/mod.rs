@@ -136,6 +136,8 @@ pub struct Input<'a> {
     pub stride: usize,
     /// See `stride`.
     pub padding: usize,
+    /// Whether each pixel of `x` is read as four, so that it has twice the height and the width.
+    pub upsample: bool,
 }
 
 /// What is done to the sums before they are stored, in this order.
@@ -190,6 +192,7 @@ struct Conv2dParams {
     steps: i32,
     boxes_x: i32,
     boxes_y: i32,
+    upsample: i32,
 }
 
 // SAFETY: the fields are those of `Conv2dParams` in cuda-kernels/conv2d.cuh; `TensorCores::launch` fills it from tensors whose shapes it has checked.
@@ -308,7 +311,7 @@ impl TensorCores {
     /// A layer as `(batch, out_height, out_width, outputs)` with outputs by eights: finished in the storage type, or without `finish` its
     /// bare sums in f32, which hold until the next layer's.
     fn launch(&self, weights: &PackedWeights, input: Input<'_>, finish: Option<Finish<'_>>) -> Result<Tensor> {
-        let Input { stride, padding, .. } = input;
+        let Input { stride, padding, upsample, .. } = input;
         let given = input.x.dim(1)? + input.skip.map_or(Ok(0), |skip| skip.dim(1))?;
         if given != weights.channels {
             candle_core::bail!(
@@ -320,9 +323,14 @@ impl TensorCores {
         }
         let (x, skip) = self.pictures(input.x, input.skip)?;
         let [batch, height, width, channels] = x.dims;
+        let [height, width] = [height, width].map(|size| if upsample { 2 * size } else { size });
         let skip_channels = skip.as_ref().map_or(0, |skip| skip.dims[3]);
-        if skip.as_ref().is_some_and(|skip| skip.dims[..3] != x.dims[..3]) {
-            candle_core::bail!("{:?} cannot follow the channels of {:?}", input.skip.map(Tensor::dims), input.x.dims());
+        if skip.as_ref().is_some_and(|skip| skip.dims[..3] != [batch, height, width]) {
+            candle_core::bail!(
+                "{:?} cannot follow the channels of {:?}, {height} pixels high and {width} wide",
+                input.skip.map(Tensor::dims),
+                input.x.dims()
+            );
         }
         if height + 2 * padding < weights.kernel || width + 2 * padding < weights.kernel || stride == 0 {
             candle_core::bail!("{height}x{width} pixels are fewer than a kernel of {} takes", weights.kernel);
@@ -409,15 +417,18 @@ impl TensorCores {
                 steps: int(shape_of_work.steps(tile).unwrap_or_default())?,
                 boxes_x: int(boxes_x)?,
                 boxes_y: int(boxes_y)?,
+                upsample: upsample.into(),
             };
             let grid = tile.grid(&shape_of_work, plan.splits)?;
             // SAFETY: each address is that of a tensor whose shape and type was checked above, and the plan keeps the split sums within
             // `partial` and `arrivals`.
             unsafe { self.tiles(weights)[plan.tile].0.launch(grid, params) }
         };
-        // a pass of its own finishes what this stage's kernels leave as bare sums: those of `conv2d.cuh` alone do that
-        let hopper =
-            self.hopper.as_ref().filter(|_| finish.is_some() && hopper::takes(weights, stride, &x, skip.as_ref()));
+        // a pass of its own finishes what this stage's kernels leave as bare sums: those of `conv2d.cuh` alone do that, and alone read a pixel as four
+        let hopper = self
+            .hopper
+            .as_ref()
+            .filter(|_| finish.is_some() && !upsample && hopper::takes(weights, stride, &x, skip.as_ref()));
         let layer = hopper::Layer {
             values: &weights.values,
             x: &x,
@@ -453,6 +464,7 @@ impl TensorCores {
             kernel: weights.kernel,
             stride,
             padding,
+            upsample,
             residual: residual != 0,
             shift: shift != 0,
             wide: finish.is_none(),

@@ -42,6 +42,8 @@ pub(super) struct Work {
     pub kernel: usize,
     pub stride: usize,
     pub padding: usize,
+    /// Whether a pixel of the first input is read as four.
+    pub upsample: bool,
     /// Whether there is a residual and a shift to read.
     pub residual: bool,
     pub shift: bool,
@@ -252,6 +254,7 @@ mod tests {
         kernel: 3,
         stride: 1,
         padding: 1,
+        upsample: false,
         residual: false,
         shift: false,
         wide: false,

@@ -6,7 +6,7 @@ use crate::model::Scope;
 use crate::ops::conv2d::Conv2dKernel;
 use crate::ops::group_norm::GroupNormKernel;
 use crate::ops::linear::LinearKernel;
-use crate::ops::{Activation, Conv2dInput, Filter, Layer, Ops};
+use crate::ops::{Activation, Conv2dInput, Layer, Ops};
 use candle_core::Tensor;
 
 /// `shortcut(x) + conv2(silu(norm2(conv1(silu(norm1(x))) + time)))`, with `x` a level's input, or it and a skip.
@@ -90,6 +90,6 @@ impl Upsample {
 
     /// `(b, c, h, w)` to `(b, c, 2h, 2w)`.
     pub fn forward(&self, ops: &Ops, x: &Tensor) -> Result<Tensor> {
-        Ok(ops.conv2d(&self.0, &ops.resample(self.0.name(), x, Filter::Nearest2)?)?)
+        Ok(ops.conv2d(&self.0, Conv2dInput { upsample: true, ..x.into() })?)
     }
 }

@@ -1,15 +1,14 @@
 //! The table of cases per op: parity tests, `validate`, `bench` and the op benchmarks all read this one.
+mod convolution;
 mod names;
 mod values;
 
 use super::gaussian::Draw;
-use super::{
-    Activation, Blend, Conv2dInput, Conv2dParams, Filter, GegluParams, GroupNormParams, LayerNormParams, LinearParams,
-    Op, Ops,
-};
+use super::{Activation, Blend, Filter, GegluParams, GroupNormParams, LayerNormParams, LinearParams, Op, Ops};
 use crate::cuda;
 use crate::diffusion::Step;
 use candle_core::{DType, Result, Tensor};
+use convolution::Convolution;
 use rand::{RngExt as _, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::fmt;
@@ -20,6 +19,8 @@ use values::Values;
 pub enum Case {
     /// Batch, channels of `x` and of `skip` (0: none), outputs, height = width, kernel, stride, and what follows.
     Conv2d(usize, [usize; 2], usize, usize, usize, usize, Follow),
+    /// Batch, channels of `x` and of `skip`, outputs, height = width of `x`, which is twice as large when 3x3 pixels of it are taken, and what follows.
+    UpsampledConv2d(usize, [usize; 2], usize, usize, Follow),
     /// Batch, tokens, inputs, outputs, activation, residual.
     Linear(usize, usize, usize, usize, Activation, bool),
     /// Batch, tokens, inputs, inner.
@@ -90,6 +91,11 @@ pub fn all() -> Vec<Case> {
         Conv2d(3, [130, 0], 70, 2, 3, 1, BLOCK),
         Conv2d(1, [512, 0], 512, 4, 3, 1, BLOCK),
         Conv2d(2, [96, 40], 72, 12, 3, 1, follow(false, Activation::Silu, true, true)),
+        UpsampledConv2d(1, [3, 0], 5, 4, PLAIN),
+        UpsampledConv2d(2, [72, 0], 40, 7, follow(false, Activation::Silu, true, true)),
+        UpsampledConv2d(1, [64, 40], 64, 8, BLOCK),
+        UpsampledConv2d(1, [256, 0], 256, 2, PLAIN),
+        UpsampledConv2d(1, [96, 0], 96, 33, PLAIN),
         Linear(1, 1, 5, 7, Activation::None, false),
         Linear(2, 77, 40, 72, Activation::Silu, false),
         Linear(1, 256, 64, 256, Activation::Gelu, false),
@@ -156,14 +162,17 @@ pub fn drawn(count: usize, seed: u64) -> Vec<Case> {
                 Op::Attention => Case::Attention(up_to(2), up_to(6), up_to(300), up_to(300), up_to(100)),
                 Op::Conv2d => {
                     let (kernel, stride) = (2 * up_to(2) - 1, up_to(2));
-                    let skip = (up_to(2) - 1) * up_to(90);
+                    let (inputs, outputs) = ([up_to(200), (up_to(2) - 1) * up_to(90)], up_to(150));
                     let follow = Follow {
                         norm: up_to(2) == 1,
                         activation: activation(up_to(3)),
                         shift: up_to(2) == 1,
                         residual: up_to(2) == 1,
                     };
-                    Case::Conv2d(up_to(2), [up_to(200), skip], up_to(150), 2 + up_to(30), kernel, stride, follow)
+                    if up_to(4) == 1 {
+                        return Case::UpsampledConv2d(up_to(2), inputs, outputs, up_to(16), follow);
+                    }
+                    Case::Conv2d(up_to(2), inputs, outputs, 2 + up_to(30), kernel, stride, follow)
                 }
                 Op::Geglu => Case::Geglu(up_to(2), up_to(100), up_to(200), up_to(150)),
                 Op::Gaussian => Case::Gaussian(up_to(90), up_to(90)),
@@ -233,7 +242,7 @@ impl Case {
     /// Which op this is a case of.
     pub fn op(&self) -> Op {
         match self {
-            Self::Conv2d(..) => Op::Conv2d,
+            Self::Conv2d(..) | Self::UpsampledConv2d(..) => Op::Conv2d,
             Self::Linear(..) => Op::Linear,
             Self::Geglu(..) => Op::Geglu,
             Self::Gaussian(..) => Op::Gaussian,
@@ -276,28 +285,12 @@ impl Case {
     fn with(&self, ops: &Ops, mut values: Values) -> Result<Prepared> {
         let d = &mut values;
         Ok(match *self {
-            Self::Conv2d(b, [i, skip], o, size, kernel, stride, follow) => {
-                let inputs = i + skip;
-                let bound = (2.0 / (inputs * kernel * kernel) as f64).sqrt();
-                let params = Conv2dParams {
-                    weight: d.weight((o, inputs, kernel, kernel), bound)?,
-                    bias: Some(d.vector(o, 0.0, 0.1)?),
-                    norm: if follow.norm { Some(d.batch_norm(o)?) } else { None },
-                    activation: follow.activation,
-                    stride,
-                    padding: kernel / 2,
-                };
-                let layer = ops.prepare_conv2d("case", params)?;
-                let out = (size + 2 * (kernel / 2) - kernel) / stride + 1;
-                let x = d.input((b, i, size, size))?;
-                let skip = if skip > 0 { Some(d.input((b, skip, size, size))?) } else { None };
-                let shift = if follow.shift { Some(d.input((b, o))?) } else { None };
-                let residual = if follow.residual { Some(d.input((b, o, out, out))?) } else { None };
-                Prepared::new(move |ops| {
-                    let input =
-                        Conv2dInput { x: &x, skip: skip.as_ref(), shift: shift.as_ref(), residual: residual.as_ref() };
-                    ops.conv2d(&layer, input)
-                })
+            Self::Conv2d(batch, inputs, outputs, size, kernel, stride, follow) => {
+                Convolution { batch, inputs, outputs, size, kernel, stride, follow, upsample: false }.prepare(ops, d)?
+            }
+            Self::UpsampledConv2d(batch, inputs, outputs, size, follow) => {
+                let (kernel, stride) = (3, 1);
+                Convolution { batch, inputs, outputs, size, kernel, stride, follow, upsample: true }.prepare(ops, d)?
             }
             Self::Linear(b, tokens, i, o, activation, residual) => {
                 let params = LinearParams {

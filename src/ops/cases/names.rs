@@ -1,5 +1,5 @@
 //! How a case is named in tables.
-use super::{Case, Direction};
+use super::{Case, Direction, Follow};
 use crate::ops::Activation;
 use std::fmt;
 
@@ -12,11 +12,15 @@ impl fmt::Display for Case {
                     write!(f, "+{skip}")?;
                 }
                 write!(f, "x{size}x{size} to {o}, {k}x{k}, stride {stride}")?;
-                let parts = [(follow.norm, "norm"), (follow.shift, "shift"), (follow.residual, "residual")];
-                for (_, name) in parts.iter().filter(|(on, _)| *on) {
-                    write!(f, ", {name}")?;
+                following(f, follow)
+            }
+            Self::UpsampledConv2d(b, [i, skip], o, size, follow) => {
+                write!(f, "conv2d {b}x{i}x{size}x{size} times 2")?;
+                if skip > 0 {
+                    write!(f, " and {skip}")?;
                 }
-                activation(f, follow.activation)
+                write!(f, " to {o}, 3x3")?;
+                following(f, follow)
             }
             Self::Linear(b, tokens, i, o, act, residual) => {
                 write!(f, "linear {b}x{tokens}x{i} to {o}{}", if residual { ", residual" } else { "" })?;
@@ -52,6 +56,14 @@ impl fmt::Display for Case {
             }
         }
     }
+}
+
+fn following(f: &mut fmt::Formatter<'_>, follow: Follow) -> fmt::Result {
+    let parts = [(follow.norm, "norm"), (follow.shift, "shift"), (follow.residual, "residual")];
+    for (_, name) in parts.iter().filter(|(on, _)| *on) {
+        write!(f, ", {name}")?;
+    }
+    activation(f, follow.activation)
 }
 
 fn activation(f: &mut fmt::Formatter<'_>, activation: Activation) -> fmt::Result {
