@@ -18,7 +18,6 @@
 
 constexpr int KEYS = 64, WARPS = 4, THREADS = WARPS * 32;  // threads of a group
 constexpr float LARGEST = 0x1p60f;      // of the weights of a row in a tile: f16 ends at 2^16, bf16 where f32 does
-constexpr unsigned POLYNOMIALS = 0x88;  // which of eight columns of a tile's weights are polynomials
 
 struct AttentionParams {
     const void* q;  // (batch, queries, heads, head_dim) by strides, each head's values together
@@ -133,7 +132,9 @@ __device__ __forceinline__ void attention(const AttentionParams& p) {
     // what is added to a score times its scale: less than nothing, the largest of its row that is known
     float sums[TILES][DIM / 8][4] = {}, totals[TILES][2] = {}, below[TILES][2] = {};
     const uint32_t ones = packed<T>(1.0f, 1.0f);
+    // with twice 16 queries, scores come 16 keys at a time: for those of a whole tile there are no registers
     constexpr bool STREAMED = TILES > 1;
+    constexpr unsigned POLYNOMIALS = STREAMED ? 0x88 : 0x80;  // which of eight columns of a tile's weights are polynomials
 
     // in the ring, in bytes: where the next tile lies, and where the one that is fetched goes; and in a stage, the row that this lane gives for ldmatrix
     int from = 0, to = (STAGES - 1) * STAGE_BYTES;

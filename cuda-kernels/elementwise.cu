@@ -175,7 +175,8 @@ struct GatherParams {
     void* y;           // (batch, height, width, padded_channels), contiguous
     int64_t count;     // groups of `VECTOR` channels of y
     int64_t x_strides[4], skip_strides[4];
-    int height, width, channels, skip_channels, padded_channels;
+    int height, width, channels, skip_channels, padded_channels;  // of y
+    int upsample;  // whether x has half the height and the width, and each of its pixels is read as four
 };
 
 // Channels of two pictures side by side, channels-last, zeros behind them.
@@ -186,13 +187,15 @@ template <typename T> __device__ __forceinline__ void gather(const GatherParams&
     if (i >= p.count) return;
     const int groups = p.padded_channels / VECTOR, first = i % groups * VECTOR;
     const int64_t pixel = i / groups, x = pixel % p.width, y = pixel / p.width % p.height, sample = pixel / p.width / p.height;
-    auto start = [&](const void* from, const int64_t(&s)[4]) { return static_cast<const T*>(from) + sample * s[0] + y * s[2] + x * s[3]; };
+    auto start = [&](const void* from, const int64_t(&s)[4], int halved) {
+        return static_cast<const T*>(from) + sample * s[0] + (y >> halved) * s[2] + (x >> halved) * s[3];
+    };
     float v[VECTOR] = {};
 #pragma unroll
     for (int c = 0; c < VECTOR; c++) {
         const int channel = first + c;
-        if (channel < p.channels) v[c] = widen(start(p.x, p.x_strides)[channel * p.x_strides[1]]);
-        else if (channel < p.channels + p.skip_channels) v[c] = widen(start(p.skip, p.skip_strides)[(channel - p.channels) * p.skip_strides[1]]);
+        if (channel < p.channels) v[c] = widen(start(p.x, p.x_strides, p.upsample)[channel * p.x_strides[1]]);
+        else if (channel < p.channels + p.skip_channels) v[c] = widen(start(p.skip, p.skip_strides, 0)[(channel - p.channels) * p.skip_strides[1]]);
     }
     store8(static_cast<T*>(p.y) + i * VECTOR, v);
 }

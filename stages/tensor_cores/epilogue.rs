@@ -1,8 +1,33 @@
-//! The epilogue as a pass of its own over the sums.
+//! What follows a sum, and the epilogue as a pass of its own over the sums.
 use super::picture::Picture;
-use super::{Ending, TensorCores, VECTOR, by_eights};
+use super::{TensorCores, VECTOR, by_eights};
 use crate::cuda::{self, Grid, Params};
+use crate::ops::Activation;
 use candle_core::{DType, Result, Tensor};
+
+/// What follows a sum. The numbers are those of `common.cuh`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Ending {
+    /// Nothing.
+    None = 0,
+    /// SiLU.
+    Silu = 1,
+    /// GELU (erf).
+    Gelu = 2,
+    /// Neighbouring outputs are a hidden value and its gate: their product through GELU.
+    Geglu = 3,
+}
+
+impl From<Activation> for Ending {
+    fn from(activation: Activation) -> Self {
+        match activation {
+            Activation::None => Self::None,
+            Activation::Silu => Self::Silu,
+            Activation::Gelu => Self::Gelu,
+        }
+    }
+}
 
 /// What is done to sums: `ending(sums · scale + bias + shift) + residual`.
 #[derive(Clone, Copy)]

@@ -61,7 +61,7 @@ impl Conv2dKernel for Layer {
     }
 
     fn upsamples(&self) -> bool {
-        true
+        self.cores.upsamples()
     }
 }
 

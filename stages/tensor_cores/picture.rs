@@ -1,5 +1,5 @@
 //! Pictures as the kernels read and write them: channels-last, and by eights.
-use super::{TensorCores, VECTOR};
+use super::{Input, TensorCores, VECTOR};
 use crate::cuda::{self, Grid, Params};
 use candle_core::{Result, Tensor};
 
@@ -48,6 +48,7 @@ struct GatherParams {
     channels: i32,
     skip_channels: i32,
     padded_channels: i32,
+    upsample: i32,
 }
 
 // SAFETY: the fields are those of `GatherParams` in cuda-kernels/elementwise.cu; `TensorCores::gather` fills it from tensors of the sizes it names.
@@ -55,11 +56,12 @@ unsafe impl Params for GatherParams {}
 
 impl TensorCores {
     /// An input of `(batch, channels, height, width)` and what is concatenated after its channels, copied only where they do not lie
-    /// as the kernels read them.
+    /// as the kernels read them; and whether the first is yet to be enlarged.
     ///
     /// # Errors
     /// Tensors of another type, or of sizes that do not fit.
-    pub(super) fn pictures(&self, x: &Tensor, skip: Option<&Tensor>) -> Result<(Picture, Option<Picture>)> {
+    pub(super) fn pictures(&self, input: Input<'_>) -> Result<(Picture, Option<Picture>, bool)> {
+        let Input { x, skip, upsample, .. } = input;
         for t in [Some(x), skip].into_iter().flatten() {
             if t.dtype() != self.dtype {
                 candle_core::bail!("a layer in {:?} was given {:?}", self.dtype, t.dtype());
@@ -67,9 +69,11 @@ impl TensorCores {
         }
         let by_eights = |t: &Tensor| t.dim(1).is_ok_and(|channels| channels.is_multiple_of(VECTOR));
         match skip {
-            None => Ok((self.picture(x)?, None)),
-            Some(skip) if by_eights(x) && by_eights(skip) => Ok((self.picture(x)?, Some(self.picture(skip)?))),
-            Some(skip) => Ok((self.gather(x, Some(skip))?, None)),
+            None => Ok((self.picture(x)?, None, upsample)),
+            Some(skip) if by_eights(x) && by_eights(skip) => {
+                Ok((self.picture(x)?, Some(self.picture(skip)?), upsample))
+            }
+            Some(skip) => Ok((self.gather(x, Some(skip), upsample)?, None, false)),
         }
     }
 
@@ -80,12 +84,13 @@ impl TensorCores {
     pub(super) fn picture(&self, t: &Tensor) -> Result<Picture> {
         match Picture::of(t)? {
             Some(picture) => Ok(picture),
-            None => self.gather(t, None),
+            None => self.gather(t, None, false),
         }
     }
 
-    fn gather(&self, x: &Tensor, skip: Option<&Tensor>) -> Result<Picture> {
+    fn gather(&self, x: &Tensor, skip: Option<&Tensor>, upsample: bool) -> Result<Picture> {
         let (batch, channels, height, width) = x.dims4()?;
+        let [height, width] = [height, width].map(|size| if upsample { 2 * size } else { size });
         let skip_channels = skip.map_or(Ok(0), |skip| skip.dim(1))?;
         if skip.is_some_and(|skip| skip.dims() != [batch, skip_channels, height, width]) {
             candle_core::bail!("{:?} cannot follow the channels of {:?}", skip.map(Tensor::dims), x.dims());
@@ -113,6 +118,7 @@ impl TensorCores {
             channels: int(channels)?,
             skip_channels: int(skip_channels)?,
             padded_channels: int(whole)?,
+            upsample: upsample.into(),
         };
         // SAFETY: the tensors have the shapes and steps that `params` says.
         unsafe { self.gather.launch(Grid::over(vectors)?, params) }?;
