@@ -45,7 +45,7 @@ __device__ __forceinline__ float exp2_polynomial(float y) {
 template <typename T, int DIM, int HEAD, int TILES, int GROUPS, int BYTES, int STAGES>
 __device__ __forceinline__ void attention(const AttentionParams& p) {
     constexpr int ROW = DIM + 8;  // so that the eight rows of a matrix lie in different banks
-    constexpr int VALUES = BYTES / 2, CHUNKS = DIM / VALUES;
+    constexpr int VALUES = BYTES / 2;
     constexpr int STAGE = 2 * KEYS * ROW, STAGE_BYTES = STAGE * 2;
     constexpr int STEPS = DIM / 16, COLUMNS = KEYS / 8;
     extern __shared__ __align__(128) unsigned char memory[];
@@ -70,42 +70,32 @@ __device__ __forceinline__ void attention(const AttentionParams& p) {
     }
     wait_for_previous();
 
-    // with a known head dim three threads have a row of keys, another half a tile below, and the same rows of values
-    constexpr int PIECES = HEAD / VALUES, HALF = KEYS / 2;
-    static_assert(!ROOM || HALF * PIECES <= THREADS, "a thread for each piece of half a tile");
-    const int own = tid / (ROOM ? PIECES : 1), column_of_own = tid % (ROOM ? PIECES : 1) * VALUES;
-    const T* own_key = k + (group * KEYS + own) * p.k_token + column_of_own;
-    const T* own_value = v + (group * KEYS + own) * p.v_token + column_of_own;
+    // a thread has a piece of a row of keys, of the row that is ROWS below, and so on, and the same of values; some threads have none
+    constexpr int PIECES = (ROOM ? HEAD : DIM) / VALUES, ROWS = power_of_two_within(THREADS / PIECES);
+    const int own = tid / PIECES, column = tid % PIECES * VALUES;
+    const bool inside = ROOM || column < p.head_dim;
+    const T* own_key = k + (group * KEYS + own) * p.k_token + column;
+    const T* own_value = v + (group * KEYS + own) * p.v_token + column;
     // a tile, of which there are so many tokens, into the stage that begins so many bytes from the first
     auto fetch = [&](int stage, int left) {
-        unsigned char* first = reinterpret_cast<unsigned char*>(stages) + (ROOM ? (own * ROW + column_of_own) * 2 : 0) + stage;
-        auto row = [&](int i) { return first + i * ROW * 2; };
-        if constexpr (ROOM) {
-            if (own >= HALF) return;
-            const T *low_key = own_key + HALF * p.k_token, *low_value = own_value + HALF * p.v_token;
-            if (left >= KEYS) {
-                cp_async<BYTES>(row(0), own_key);
-                cp_async<BYTES>(row(HALF), low_key);
-                cp_async<BYTES>(row(KEYS), own_value);
-                cp_async<BYTES>(row(KEYS + HALF), low_value);
-                own_key += KEYS * GROUPS * p.k_token;
-                own_value += KEYS * GROUPS * p.v_token;
-            } else {
-                // the last one
-                const bool upper = own < left, lower = own + HALF < left;
-                cp_async<BYTES>(row(0), upper ? own_key : k, upper);
-                cp_async<BYTES>(row(HALF), lower ? low_key : k, lower);
-                cp_async<BYTES>(row(KEYS), upper ? own_value : v, upper);
-                cp_async<BYTES>(row(KEYS + HALF), lower ? low_value : v, lower);
-            }
+        if (own >= ROWS) return;
+        unsigned char* to = reinterpret_cast<unsigned char*>(stages) + (own * ROW + column) * 2 + stage;
+        const T *key = own_key, *value = own_value;
+        auto copy = [&](int i, bool there) {
+            cp_async<BYTES>(to + i * ROW * 2, there ? key : k, there);
+            cp_async<BYTES>(to + (KEYS + i) * ROW * 2, there ? value : v, there);
+            key += ROWS * p.k_token;
+            value += ROWS * p.v_token;
+        };
+        if (left >= KEYS) {
+#pragma unroll
+            for (int i = 0; i < KEYS; i += ROWS) copy(i, inside);
+            own_key += KEYS * GROUPS * p.k_token;
+            own_value += KEYS * GROUPS * p.v_token;
         } else {
-#pragma unroll 1
-            for (int at = tid; at < KEYS * CHUNKS; at += THREADS) {
-                const int i = at / CHUNKS, column = at % CHUNKS * VALUES, token = p.tokens - left + i;
-                const bool there = i < left && column < p.head_dim;
-                cp_async<BYTES>(row(i) + column * 2, k + (there ? token * p.k_token + column : 0), there);
-                cp_async<BYTES>(row(KEYS + i) + column * 2, v + (there ? token * p.v_token + column : 0), there);
-            }
+            // the last one
+#pragma unroll
+            for (int i = 0; i < KEYS; i += ROWS) copy(i, inside && own + i < left);
         }
     };
     int left = p.tokens - group * KEYS;  // tokens from this group's next tile on

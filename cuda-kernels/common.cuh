@@ -9,6 +9,8 @@
 // Values in the 16 bytes that a thread moves at a time.
 constexpr int VECTOR = 8;
 
+__host__ __device__ constexpr int power_of_two_within(int n) { return n < 2 ? 1 : 2 * power_of_two_within(n / 2); }
+
 template <typename T> struct Pair;
 template <> struct Pair<__half> {
     using Type = __half2;

@@ -111,8 +111,6 @@ template <typename T, int ROWS> struct Patches {
     }
 };
 
-__host__ __device__ constexpr int power_of_two_within(int n) { return n < 2 ? 1 : 2 * power_of_two_within(n / 2); }
-
 // A tile of OUTPUTS x PIXELS. Each warp makes WARP_OUTPUTS x WARP_PIXELS of it from one in WARPS_K steps along k: a warp that makes
 // all of a small tile reads shared memory half as often for each product as four that make a quarter each, and shared memory
 // is what limits them.

@@ -23,14 +23,6 @@ template <int BYTES> __device__ __forceinline__ void cp_async(void* shared, cons
         asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;\n" ::"r"(to), "l"(global), "r"(valid ? 8 : 0));
     }
 }
-template <int BYTES> __device__ __forceinline__ void cp_async(void* shared, const void* global) {
-    if constexpr (BYTES == 16) {
-        cp_async_16(shared, global);
-    } else {
-        const uint32_t to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
-        asm volatile("cp.async.ca.shared.global [%0], [%1], 8;\n" ::"r"(to), "l"(global));
-    }
-}
 
 __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;\n" ::); }
 
