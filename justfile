@@ -31,11 +31,11 @@ criterion:
 subsets:
     .ci/subsets
 
-# every kernel under compute-sanitizer, on a GPU; a first run without it measures what the tuner would measure
+# this project's kernels under compute-sanitizer, on a GPU; a first run without it measures what the tuner would measure
 sanitize:
     cargo build --release --features flash-attn-cuda,all-stages
     target/release/mirage validate --device cuda --random 30 --seed 5
-    for tool in memcheck racecheck synccheck; do compute-sanitizer --tool $tool target/release/mirage validate --device cuda --random 30 --seed 5; done
+    for tool in memcheck racecheck synccheck; do compute-sanitizer --tool $tool --kernel-name kns=mirage target/release/mirage validate --device cuda --random 30 --seed 5; done
 
 # licences and advisories
 deny:

@@ -10,10 +10,10 @@
 // A warp has 16 queries, or twice 16; keys and values pass by in tiles of 64 through a ring of stages (cp.async, ldmatrix, mma.m16n8k16). Where
 // there are few queries, two groups of warps share a block's queries, take the tiles in turn, and add up at the end.
 //
-// Registers by ptxas 13.0 for sm_90: heads of 12, 94 to 128; 24, 122 to 168; 192, 242; none spilled. Shared memory: 128 bytes and 16 more for each
-// value of a head, times 64, two and the stages; 18 KiB for heads of 12, 100 KiB for 192. Measured on an H100 in their places in the reference network: 4096
-// tokens with 16 heads of 12, 103 microseconds, of which the exponentials alone, were nothing else done, take 64 and the products 17; short ones, 5 to 17,
-// of which some 3 are the measurement and most of the rest latency.
+// Registers by ptxas 13.0 for sm_90: heads of 12, 87 to 128; 24, 108 to 168; 192, 248 to 250; none spilled. Shared memory: 16 bytes and 2 more for each
+// value of a head, up to the next multiple of 16, times 64, two and the stages; 18 KiB for heads of 12, 100 KiB for 192. Measured on an H100: 4096
+// tokens with 16 heads of 12, 92 microseconds, of which the exponentials alone, were nothing else done, take 54 and the products 17; short ones, 3 to 14,
+// most of which is latency.
 #include "ptx.cuh"
 
 constexpr int KEYS = 64, WARPS = 4, THREADS = WARPS * 32;  // threads of a group
@@ -72,18 +72,19 @@ __device__ __forceinline__ void attention(const AttentionParams& p) {
 
     // a thread has a piece of a row of keys, of the row that is ROWS below, and so on, and the same of values; some threads have none
     constexpr int PIECES = (ROOM ? HEAD : DIM) / VALUES, ROWS = power_of_two_within(THREADS / PIECES);
+    static_assert(KEYS % ROWS == 0, "whole turns of rows");
     const int own = tid / PIECES, column = tid % PIECES * VALUES;
     const bool inside = ROOM || column < p.head_dim;
     const T* own_key = k + (group * KEYS + own) * p.k_token + column;
     const T* own_value = v + (group * KEYS + own) * p.v_token + column;
     // a tile, of which there are so many tokens, into the stage that begins so many bytes from the first
-    auto fetch = [&](int stage, int left) {
+    auto fetch = [&](int stage_at, int left) {
         if (own >= ROWS) return;
-        unsigned char* to = reinterpret_cast<unsigned char*>(stages) + (own * ROW + column) * 2 + stage;
+        unsigned char* row = reinterpret_cast<unsigned char*>(stages) + (own * ROW + column) * 2 + stage_at;
         const T *key = own_key, *value = own_value;
         auto copy = [&](int i, bool there) {
-            cp_async<BYTES>(to + i * ROW * 2, there ? key : k, there);
-            cp_async<BYTES>(to + (KEYS + i) * ROW * 2, there ? value : v, there);
+            cp_async<BYTES>(row + i * ROW * 2, key, there);
+            cp_async<BYTES>(row + (KEYS + i) * ROW * 2, value, there);
             key += ROWS * p.k_token;
             value += ROWS * p.v_token;
         };
@@ -119,15 +120,17 @@ __device__ __forceinline__ void attention(const AttentionParams& p) {
                 queries[t][s][i] = there ? *reinterpret_cast<const uint32_t*>(q + row * p.q_token + column) : 0u;
             }
 
-    // what is added to a score times its scale: less than nothing, the largest of its row that is known
-    float sums[TILES][DIM / 8][4] = {}, totals[TILES][2] = {}, below[TILES][2] = {};
+    // the last is what is added to a score times the scale: minus the largest known one of its row, times the scale
+    float sums[TILES][DIM / 8][4] = {}, totals[TILES][2] = {}, minus_largest[TILES][2];
+#pragma unroll
+    for (int t = 0; t < TILES; t++) minus_largest[t][0] = minus_largest[t][1] = INFINITY;
     const uint32_t ones = packed<T>(1.0f, 1.0f);
     // with twice 16 queries, scores come 16 keys at a time: for those of a whole tile there are no registers
     constexpr bool STREAMED = TILES > 1;
     constexpr unsigned POLYNOMIALS = STREAMED ? 0x88 : 0x80;  // which of eight columns of a tile's weights are polynomials
 
     // in the ring, in bytes: where the next tile lies, and where the one that is fetched goes; and in a stage, the row that this lane gives for ldmatrix
-    int from = 0, to = (STAGES - 1) * STAGE_BYTES;
+    int from = 0, next_at = (STAGES - 1) * STAGE_BYTES;
     const unsigned char* key_rows = reinterpret_cast<unsigned char*>(stages) + ((lane % 8 + lane / 16 * 8) * ROW + lane / 8 % 2 * 8) * 2;
     const unsigned char* value_rows = reinterpret_cast<unsigned char*>(stages) + ((KEYS + lane % 16) * ROW + lane / 16 * 8) * 2;
     bool exact = true;
@@ -136,10 +139,10 @@ __device__ __forceinline__ void attention(const AttentionParams& p) {
         cp_async_wait<STAGES - 2>();
         if constexpr (GROUPS == 1) __syncthreads();
         else meet<THREADS>(1 + group);
-        if (left > (STAGES - 1) * GROUPS * KEYS) fetch(to, left - (STAGES - 1) * GROUPS * KEYS);
+        if (left > (STAGES - 1) * GROUPS * KEYS) fetch(next_at, left - (STAGES - 1) * GROUPS * KEYS);
         cp_async_commit();
         const unsigned char *keys = key_rows + from, *values = value_rows + from;
-        to = from;
+        next_at = from;
         from = from == (STAGES - 1) * STAGE_BYTES ? 0 : from + STAGE_BYTES;
 
         // scores of columns j and j + 1, eight keys each
@@ -169,16 +172,16 @@ __device__ __forceinline__ void attention(const AttentionParams& p) {
         };
         uint32_t weights[COLUMNS / 2][TILES][4];
         constexpr int ADDED = ROOM ? DIM / 8 : 1, TOTAL = HEAD / 8;
-        float added[TILES][ADDED][4];  // to the sums, among which the totals are, or to those alone
-        auto add_values = [&](int j, auto& to) {
+        float added[TILES][ADDED][4];  // by the tile: with ROOM to sums and totals, else to the totals alone
+        auto add_values = [&](int j, auto& onto) {
 #pragma unroll
             for (int d = 0; d < DIM / 8; d += 2) {
                 uint32_t b[4];
                 ldmatrix_x4_transposed(b, values + (j * 8 * ROW + d * 8) * 2);
 #pragma unroll
                 for (int t = 0; t < TILES; t++) {
-                    mma_16x8x16<T>(to[t][d], weights[j / 2][t], b[0], b[1]);
-                    mma_16x8x16<T>(to[t][d + 1], weights[j / 2][t], b[2], b[3]);
+                    mma_16x8x16<T>(onto[t][d], weights[j / 2][t], b[0], b[1]);
+                    mma_16x8x16<T>(onto[t][d + 1], weights[j / 2][t], b[2], b[3]);
                 }
             }
         };
@@ -188,7 +191,7 @@ __device__ __forceinline__ void attention(const AttentionParams& p) {
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
                     // what is a result's layout is a left operand's
-                    const float a = scores[t][i / 2][i % 2 * 2], b = scores[t][i / 2][i % 2 * 2 + 1], offset = below[t][i % 2];
+                    const float a = scores[t][i / 2][i % 2 * 2], b = scores[t][i / 2][i % 2 * 2 + 1], offset = minus_largest[t][i % 2];
                     if (POLYNOMIALS >> j + i / 2 & 1) {
                         const float step = p.scale * (1.0f / RANGE), start = fmaf(offset, 1.0f / RANGE, -LOWEST / RANGE);
                         weights[j / 2][t][i] = packed<T>(exp2_polynomial(fma_saturated(a, step, start)), exp2_polynomial(fma_saturated(b, step, start)));
@@ -200,7 +203,7 @@ __device__ __forceinline__ void attention(const AttentionParams& p) {
             }
             if constexpr (ROOM) add_values(j, added);
         };
-        auto largest = [&](const float(&scores)[TILES][2][4], float(&of)[TILES][2]) {
+        auto take_largest = [&](const float(&scores)[TILES][2][4], float(&of)[TILES][2]) {
 #pragma unroll
             for (int t = 0; t < TILES; t++)
 #pragma unroll
@@ -220,31 +223,29 @@ __device__ __forceinline__ void attention(const AttentionParams& p) {
                     for (int j = 0; j < COLUMNS; j += 2) leave_out(j, scores[j / 2]);
             }
             if (exact) {
-                const bool first_tile = left == p.tokens - group * KEYS;
-                float above[TILES][2];
+                float largest[TILES][2];
 #pragma unroll
-                for (int t = 0; t < TILES; t++) above[t][0] = above[t][1] = -INFINITY;
+                for (int t = 0; t < TILES; t++) largest[t][0] = largest[t][1] = -INFINITY;
                 if constexpr (STREAMED) {
 #pragma unroll 1
                     for (int j = 0; j < COLUMNS; j += 2) {
                         score(j, scores[0]);
                         leave_out(j, scores[0]);
-                        largest(scores[0], above);
+                        take_largest(scores[0], largest);
                     }
                 } else {
 #pragma unroll
-                    for (int j = 0; j < COLUMNS; j += 2) largest(scores[j / 2], above);
+                    for (int j = 0; j < COLUMNS; j += 2) take_largest(scores[j / 2], largest);
                 }
 #pragma unroll
                 for (int t = 0; t < TILES; t++)
 #pragma unroll
                     for (int r = 0; r < 2; r++) {
-                        above[t][r] = fmaxf(above[t][r], __shfl_xor_sync(~0u, above[t][r], 1));
-                        above[t][r] = fmaxf(above[t][r], __shfl_xor_sync(~0u, above[t][r], 2));
-                        // the first tile's largest score counts whatever it is, another one's if it is above what was known
-                        const float now = -above[t][r] * p.scale;
-                        const float factor = first_tile ? 0.0f : exp2_approx(fminf(now - below[t][r], 0.0f));
-                        below[t][r] = first_tile ? now : fminf(now, below[t][r]);
+                        largest[t][r] = fmaxf(largest[t][r], __shfl_xor_sync(~0u, largest[t][r], 1));
+                        largest[t][r] = fmaxf(largest[t][r], __shfl_xor_sync(~0u, largest[t][r], 2));
+                        // nothing is known before the first tile, where this is infinite and the factor 0
+                        const float now = -largest[t][r] * p.scale, factor = exp2_approx(fminf(now - minus_largest[t][r], 0.0f));
+                        minus_largest[t][r] = fminf(now, minus_largest[t][r]);
                         totals[t][r] *= factor;
 #pragma unroll
                         for (int d = 0; d < DIM / 8; d++) {
@@ -318,15 +319,15 @@ __device__ __forceinline__ void attention(const AttentionParams& p) {
 #pragma unroll
             for (int r = 0; r < 2; r++) {
                 shared[(SUMS + r) * THREADS] = totals[0][r];
-                shared[(SUMS + 2 + r) * THREADS] = below[0][r];
+                shared[(SUMS + 2 + r) * THREADS] = minus_largest[0][r];
             }
         }
         __syncthreads();
         if (group == 1) return;
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            const float other = shared[(SUMS + 2 + r) * THREADS], now = fminf(below[0][r], other);
-            const float own_share = exp2_approx(now - below[0][r]), other_share = exp2_approx(now - other);
+            const float other = shared[(SUMS + 2 + r) * THREADS], now = fminf(minus_largest[0][r], other);
+            const float own_share = exp2_approx(now - minus_largest[0][r]), other_share = exp2_approx(now - other);
             totals[0][r] = totals[0][r] * own_share + shared[(SUMS + r) * THREADS] * other_share;
 #pragma unroll
             for (int d = 0; d < DIM / 8; d++)

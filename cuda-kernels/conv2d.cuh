@@ -22,7 +22,7 @@ constexpr int TILE_K = 64;
 constexpr int CHUNKS = TILE_K / VECTOR;  // of 16 bytes in a row of a stage
 
 struct Conv2dParams {
-    const void* x;         // (batch, height, width, channels)
+    const void* x;         // (batch, height, width, channels), or half the height and the width
     const void* skip;      // (batch, height, width, skip_channels)
     const void* weight;    // (outputs, k_tiles * 64): (ky, kx, channel), zeros behind; channels and outputs are multiples of 8
     const float* bias;     // (outputs)
@@ -51,7 +51,7 @@ __device__ __forceinline__ int swizzled(int row, int chunk) { return row * TILE_
 // an input ends, which most turns of the loop do not meet.
 template <typename T, int ROWS> struct Patches {
     const T* from[ROWS];
-    int base[ROWS];  // the pixel of tap (0, 0), counted from the first pixel of x
+    int base[ROWS];  // the pixel of tap (0, 0), counted from the first pixel of x as it is when enlarged
     int y[ROWS], x0[ROWS];
     unsigned inside;  // a bit for each row
     int channel, kx, ky;
@@ -87,8 +87,11 @@ template <typename T, int ROWS> struct Patches {
             const bool valid = ky < p.kernel && static_cast<unsigned>(y[i] + ky) < static_cast<unsigned>(p.height) &&
                                static_cast<unsigned>(x0[i] + kx) < static_cast<unsigned>(p.width);
             inside |= static_cast<unsigned>(valid) << i;
-            int pixel = base[i] + ky * p.width + kx;
-            if (in_x && p.upsample) pixel = ((base[i] - y[i] * p.width - x0[i]) >> 2) + ((y[i] + ky) >> 1) * (p.width >> 1) + ((x0[i] + kx) >> 1);
+            int pixel = 0;
+            if (valid) {
+                pixel = base[i] + ky * p.width + kx;
+                if (in_x && p.upsample) pixel = ((base[i] - y[i] * p.width - x0[i]) >> 2) + ((y[i] + ky) >> 1) * (p.width >> 1) + ((x0[i] + kx) >> 1);
+            }
             from[i] = image + (valid ? static_cast<int64_t>(pixel) * channels + at : 0);
         }
     }

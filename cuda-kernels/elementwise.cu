@@ -175,7 +175,8 @@ struct GatherParams {
     void* y;           // (batch, height, width, padded_channels), contiguous
     int64_t count;     // groups of `VECTOR` channels of y
     int64_t x_strides[4], skip_strides[4];
-    int height, width, channels, skip_channels, padded_channels;  // of y
+    int height, width, padded_channels;  // of y
+    int channels, skip_channels;
     int upsample;  // whether x has half the height and the width, and each of its pixels is read as four
 };
 

@@ -56,6 +56,19 @@ impl<'a> From<&'a Tensor> for Conv2dInput<'a> {
     }
 }
 
+impl Conv2dInput<'_> {
+    /// For kernels that do not enlarge their input.
+    ///
+    /// # Errors
+    /// An input that is to be enlarged.
+    pub fn as_it_is(&self) -> Result<()> {
+        if self.upsample {
+            candle_core::bail!("this kernel does not enlarge its input: run it by Ops::conv2d, which does");
+        }
+        Ok(())
+    }
+}
+
 /// The slot: prepares a convolution for running.
 pub trait Conv2d: Send + Sync {
     /// Which stage this is, for the probe.
@@ -69,7 +82,7 @@ pub trait Conv2d: Send + Sync {
 
 /// A prepared convolution.
 pub trait Conv2dKernel: Send + Sync {
-    /// Runs it: `(batch, in, h, w)` to `(batch, out, h', w')`. What is to be enlarged first it is given only where it [`upsamples`](Self::upsamples).
+    /// Runs it: `(batch, in, h, w)` to `(batch, out, h', w')`; [`upsample`](Conv2dInput::upsample) is set only where it [`upsamples`](Self::upsamples).
     ///
     /// # Errors
     /// Tensors that do not fit the layer or one another.
@@ -99,7 +112,8 @@ impl Ops {
         })
     }
 
-    /// Runs a prepared convolution.
+    /// Runs a prepared convolution. What is to be enlarged first, and by the kernel is not, is so by a call of its own to the slot that changes the
+    /// resolution, under the layer's name.
     ///
     /// # Errors
     /// Tensors that do not fit the layer or one another.
@@ -153,6 +167,7 @@ impl Conv2d for Reference {
 
 impl Conv2dKernel for ReferenceKernel {
     fn run(&self, input: Conv2dInput<'_>) -> Result<Tensor> {
+        input.as_it_is()?;
         let mut y = match input.skip {
             Some(skip) => self.conv.forward(&Tensor::cat(&[input.x, skip], 1)?)?,
             // Candle's convolution wants its input contiguous to be right and fast
@@ -169,5 +184,78 @@ impl Conv2dKernel for ReferenceKernel {
             Some(residual) => y + residual,
             None => Ok(y),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::probe::Mode;
+    use super::*;
+    use candle_core::{DType, Device};
+
+    /// Gives back what it was given.
+    struct Enlarging;
+
+    impl Conv2d for Enlarging {
+        fn stage(&self) -> &'static str {
+            "enlarging"
+        }
+
+        fn prepare(&self, _: Conv2dParams) -> Result<Box<dyn Conv2dKernel>> {
+            Ok(Box::new(Self))
+        }
+    }
+
+    impl Conv2dKernel for Enlarging {
+        fn run(&self, input: Conv2dInput<'_>) -> Result<Tensor> {
+            assert!(input.upsample);
+            Ok(input.x.clone())
+        }
+
+        fn upsamples(&self) -> bool {
+            true
+        }
+    }
+
+    fn params() -> Result<Conv2dParams> {
+        let weight = Tensor::arange(0f32, 54.0, &Device::Cpu)?.reshape((2, 3, 3, 3))?;
+        Ok(Conv2dParams { weight, bias: None, norm: None, activation: Activation::None, stride: 1, padding: 1 })
+    }
+
+    #[test]
+    fn an_input_is_enlarged_ahead_of_a_kernel_that_does_not() -> Result<()> {
+        let ops = Ops::reference(&Device::Cpu);
+        let layer = ops.prepare_conv2d("layer", params()?)?;
+        let x = Tensor::arange(0f32, 24.0, &Device::Cpu)?.reshape((2, 3, 2, 2))?;
+        // row by row and column by column, by hand
+        let twice = Tensor::new(&[0u32, 0, 1, 1], &Device::Cpu)?;
+        let larger = x.index_select(&twice, 2)?.index_select(&twice, 3)?;
+        ops.probe.set(Mode::Count);
+        let drawn = ops.conv2d(&layer, Conv2dInput { upsample: true, ..(&x).into() })?;
+        let counts = ops.probe.counts();
+        let wanted = ops.conv2d(&layer, &larger)?;
+        assert_eq!(drawn.flatten_all()?.to_vec1::<f32>()?, wanted.flatten_all()?.to_vec1::<f32>()?);
+        assert_eq!(counts.into_iter().collect::<Vec<_>>(), [((Op::Conv2d, "none"), 1), ((Op::Resample, "none"), 1)]);
+        Ok(())
+    }
+
+    #[test]
+    fn a_kernel_that_enlarges_is_given_the_input_as_it_is() -> Result<()> {
+        let ops = Ops { conv2d: std::sync::Arc::new(Enlarging), ..Ops::reference(&Device::Cpu) };
+        let layer = ops.prepare_conv2d("layer", params()?)?;
+        let x = Tensor::zeros((1, 3, 2, 2), DType::F32, &Device::Cpu)?;
+        ops.probe.set(Mode::Count);
+        assert_eq!(ops.conv2d(&layer, Conv2dInput { upsample: true, ..(&x).into() })?.dims(), x.dims());
+        assert_eq!(ops.probe.counts().into_iter().collect::<Vec<_>>(), [((Op::Conv2d, "enlarging"), 1)]);
+        Ok(())
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_enlarge_refuses() -> Result<()> {
+        let kernel = Reference.prepare(params()?)?;
+        let x = Tensor::zeros((1, 3, 2, 2), DType::F32, &Device::Cpu)?;
+        let refused = kernel.run(Conv2dInput { upsample: true, ..(&x).into() }).unwrap_err();
+        assert!(refused.to_string().contains("Ops::conv2d"), "{refused}");
+        Ok(())
     }
 }

@@ -141,7 +141,7 @@ impl Ops {
     }
 }
 
-/// An op's weights as the slot that will run them prepared them, and the layer's name in the checkpoint.
+/// An op's weights as the slot that will run them prepared them, and the layer's name in the checkpoint, as `unets.0.enc1.conv_layers.0`.
 pub struct Layer<K: ?Sized> {
     name: String,
     stage: &'static str,
@@ -149,13 +149,6 @@ pub struct Layer<K: ?Sized> {
     /// Bytes of the parameters, which each call reads.
     bytes: u64,
     kernel: Box<K>,
-}
-
-impl<K: ?Sized> Layer<K> {
-    /// The layer's name in the checkpoint, as `unets.0.enc1.conv_layers.0`.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
 }
 
 /// Bytes that a tensor's elements occupy.

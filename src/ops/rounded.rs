@@ -83,7 +83,7 @@ impl Conv2dKernel for Rounded<Box<dyn Conv2dKernel>> {
         let (x, skip) = (self.round(input.x)?, self.round_opt(input.skip)?);
         let (shift, residual) = (self.round_opt(input.shift)?, self.round_opt(input.residual)?);
         let (skip, shift, residual) = (skip.as_ref(), shift.as_ref(), residual.as_ref());
-        let input = Conv2dInput { x: &x, skip, shift, residual, upsample: false };
+        let input = Conv2dInput { x: &x, skip, shift, residual, ..input };
         self.round(&self.0.run(input)?)
     }
 }

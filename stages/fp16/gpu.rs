@@ -63,9 +63,8 @@ impl Conv2dKernel for Layer {
             ending: self.ending,
             residual: input.residual,
         };
-        let (stride, padding) = (self.stride, self.padding);
-        let input = Input { x: input.x, skip: input.skip, stride, padding, upsample: false };
-        self.cores.unfused(&self.weights, input, epilogue)
+        let (stride, padding, upsample) = (self.stride, self.padding, input.upsample);
+        self.cores.unfused(&self.weights, Input { x: input.x, skip: input.skip, stride, padding, upsample }, epilogue)
     }
 }
 

@@ -66,7 +66,7 @@ impl Conv2dKernel for HalfKernel<dyn Conv2d, Conv2dParams> {
         let (x, skip) = (widen(input.x)?, widen_opt(input.skip)?);
         let (shift, residual) = (widen_opt(input.shift)?, widen_opt(input.residual)?);
         let (skip, shift, residual) = (skip.as_ref(), shift.as_ref(), residual.as_ref());
-        let input = Conv2dInput { x: &x, skip, shift, residual, upsample: false };
+        let input = Conv2dInput { x: &x, skip, shift, residual, ..input };
         round(&self.below.prepare(params)?.run(input)?, self.dtype)
     }
 }

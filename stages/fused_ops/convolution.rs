@@ -56,6 +56,7 @@ impl Conv2d for Fused {
 
 impl Conv2dKernel for Packed {
     fn run(&self, input: Conv2dInput<'_>) -> Result<Tensor> {
+        input.as_it_is()?;
         let (batch, channels, height, width) = input.x.dims4()?;
         let size = ImageSize { batch, height, width };
         let [out_height, out_width] = conv2d_output_size(size, self.kernel, self.walk).map_err(refused)?;

@@ -45,9 +45,9 @@ struct GatherParams {
     strides: [[i64; 4]; 2],
     height: i32,
     width: i32,
+    padded_channels: i32,
     channels: i32,
     skip_channels: i32,
-    padded_channels: i32,
     upsample: i32,
 }
 
@@ -66,6 +66,14 @@ impl TensorCores {
             if t.dtype() != self.dtype {
                 candle_core::bail!("a layer in {:?} was given {:?}", self.dtype, t.dtype());
             }
+        }
+        let (batch, _, height, width) = x.dims4()?;
+        let [height, width] = [height, width].map(|size| if upsample { 2 * size } else { size });
+        if let Some(skip) = skip.filter(|skip| skip.dims() != [batch, skip.dims()[1], height, width]) {
+            candle_core::bail!(
+                "{:?} cannot follow the channels of {batch} pictures of {height}x{width} pixels: give both the same size",
+                skip.dims()
+            );
         }
         let by_eights = |t: &Tensor| t.dim(1).is_ok_and(|channels| channels.is_multiple_of(VECTOR));
         match skip {
@@ -92,9 +100,6 @@ impl TensorCores {
         let (batch, channels, height, width) = x.dims4()?;
         let [height, width] = [height, width].map(|size| if upsample { 2 * size } else { size });
         let skip_channels = skip.map_or(Ok(0), |skip| skip.dim(1))?;
-        if skip.is_some_and(|skip| skip.dims() != [batch, skip_channels, height, width]) {
-            candle_core::bail!("{:?} cannot follow the channels of {:?}", skip.map(Tensor::dims), x.dims());
-        }
         let whole = (channels + skip_channels).next_multiple_of(VECTOR);
         // SAFETY: the kernel below writes every value before the stream reads one.
         let y = unsafe { cuda::output((batch, height, width, whole), self.dtype, x.device()) }?;
@@ -115,9 +120,9 @@ impl TensorCores {
             strides: [strides(x)?, skip.map_or(Ok([0; 4]), strides)?],
             height: int(height)?,
             width: int(width)?,
+            padded_channels: int(whole)?,
             channels: int(channels)?,
             skip_channels: int(skip_channels)?,
-            padded_channels: int(whole)?,
             upsample: upsample.into(),
         };
         // SAFETY: the tensors have the shapes and steps that `params` says.

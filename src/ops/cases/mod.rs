@@ -19,7 +19,7 @@ use values::Values;
 pub enum Case {
     /// Batch, channels of `x` and of `skip` (0: none), outputs, height = width, kernel, stride, and what follows.
     Conv2d(usize, [usize; 2], usize, usize, usize, usize, Follow),
-    /// Batch, channels of `x` and of `skip`, outputs, height = width of `x`, which is twice as large when 3x3 pixels of it are taken, and what follows.
+    /// Batch, channels of `x` and of `skip`, outputs, height = width of `x`, which is enlarged to twice that ahead of a 3x3 kernel, and what follows.
     UpsampledConv2d(usize, [usize; 2], usize, usize, Follow),
     /// Batch, tokens, inputs, outputs, activation, residual.
     Linear(usize, usize, usize, usize, Activation, bool),
@@ -94,6 +94,7 @@ pub fn all() -> Vec<Case> {
         UpsampledConv2d(1, [3, 0], 5, 4, PLAIN),
         UpsampledConv2d(2, [72, 0], 40, 7, follow(false, Activation::Silu, true, true)),
         UpsampledConv2d(1, [64, 40], 64, 8, BLOCK),
+        UpsampledConv2d(2, [20, 12], 24, 5, BLOCK),
         UpsampledConv2d(1, [256, 0], 256, 2, PLAIN),
         UpsampledConv2d(1, [96, 0], 96, 33, PLAIN),
         Linear(1, 1, 5, 7, Activation::None, false),
@@ -161,7 +162,6 @@ pub fn drawn(count: usize, seed: u64) -> Vec<Case> {
             match Op::ALL[i % Op::ALL.len()] {
                 Op::Attention => Case::Attention(up_to(2), up_to(6), up_to(300), up_to(300), up_to(100)),
                 Op::Conv2d => {
-                    let (kernel, stride) = (2 * up_to(2) - 1, up_to(2));
                     let (inputs, outputs) = ([up_to(200), (up_to(2) - 1) * up_to(90)], up_to(150));
                     let follow = Follow {
                         norm: up_to(2) == 1,
@@ -172,6 +172,7 @@ pub fn drawn(count: usize, seed: u64) -> Vec<Case> {
                     if up_to(4) == 1 {
                         return Case::UpsampledConv2d(up_to(2), inputs, outputs, up_to(16), follow);
                     }
+                    let (kernel, stride) = (2 * up_to(2) - 1, up_to(2));
                     Case::Conv2d(up_to(2), inputs, outputs, 2 + up_to(30), kernel, stride, follow)
                 }
                 Op::Geglu => Case::Geglu(up_to(2), up_to(100), up_to(200), up_to(150)),

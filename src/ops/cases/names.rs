@@ -15,11 +15,11 @@ impl fmt::Display for Case {
                 following(f, follow)
             }
             Self::UpsampledConv2d(b, [i, skip], o, size, follow) => {
-                write!(f, "conv2d {b}x{i}x{size}x{size} times 2")?;
+                write!(f, "conv2d {b}x{i}x{size}x{size} enlarged to {0}x{0}", 2 * size)?;
                 if skip > 0 {
-                    write!(f, " and {skip}")?;
+                    write!(f, ", +{skip}")?;
                 }
-                write!(f, " to {o}, 3x3")?;
+                write!(f, ", to {o}, 3x3")?;
                 following(f, follow)
             }
             Self::Linear(b, tokens, i, o, act, residual) => {
