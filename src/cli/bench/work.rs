@@ -21,7 +21,7 @@ use std::time::Instant;
 const ROUNDING: f64 = 1e-4;
 /// Draws of the inputs from which the error of half precision is known: the largest difference in a frame varies from one to the next, and not by
 /// much less from one right order of summation to another. In thirteen draws of the reference network it lay between 1.4e-2 and 4.5e-2; with three of them for
-/// the bound, one right rung in forty was refused.
+/// the bound, a right rung was refused now and then.
 const DRAWS: u64 = 6;
 
 /// What every rung is compared with.
