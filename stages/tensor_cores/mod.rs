@@ -304,9 +304,11 @@ impl TensorCores {
                 input.skip.map(Tensor::dims)
             );
         }
-        let (x, skip, upsample) = self.pictures(input)?;
-        let [batch, height, width, channels] = x.dims;
-        let [height, width] = [height, width].map(|size| if upsample { 2 * size } else { size });
+        let [batch, height, width] = input.size()?;
+        let (x, skip) = self.pictures(input)?;
+        let channels = x.dims[3];
+        // unless it was while both were copied into one
+        let upsample = x.dims[1] < height;
         let skip_channels = skip.as_ref().map_or(0, |skip| skip.dims[3]);
         if height + 2 * padding < weights.kernel || width + 2 * padding < weights.kernel || stride == 0 {
             candle_core::bail!("{height}x{width} pixels are fewer than a kernel of {} takes", weights.kernel);

@@ -54,34 +54,47 @@ struct GatherParams {
 // SAFETY: the fields are those of `GatherParams` in cuda-kernels/elementwise.cu; `TensorCores::gather` fills it from tensors of the sizes it names.
 unsafe impl Params for GatherParams {}
 
-impl TensorCores {
-    /// An input of `(batch, channels, height, width)` and what is concatenated after its channels, copied only where they do not lie
-    /// as the kernels read them; and whether the first is yet to be enlarged.
+impl Input<'_> {
+    /// `(batch, height, width)` of what is convolved.
     ///
     /// # Errors
-    /// Tensors of another type, or of sizes that do not fit.
-    pub(super) fn pictures(&self, input: Input<'_>) -> Result<(Picture, Option<Picture>, bool)> {
-        let Input { x, skip, upsample, .. } = input;
-        for t in [Some(x), skip].into_iter().flatten() {
-            if t.dtype() != self.dtype {
-                candle_core::bail!("a layer in {:?} was given {:?}", self.dtype, t.dtype());
-            }
-        }
-        let (batch, _, height, width) = x.dims4()?;
-        let [height, width] = [height, width].map(|size| if upsample { 2 * size } else { size });
-        if let Some(skip) = skip.filter(|skip| skip.dims() != [batch, skip.dims()[1], height, width]) {
+    /// A picture of other than four dimensions, or a second one of another size.
+    pub(super) fn size(&self) -> Result<[usize; 3]> {
+        let of = |t: &Tensor, times: usize| {
+            t.dims4().map(|(batch, _, height, width)| [batch, times * height, times * width])
+        };
+        let size = of(self.x, if self.upsample { 2 } else { 1 })?;
+        if let Some(skip) = self.skip
+            && of(skip, 1)? != size
+        {
+            let [batch, height, width] = size;
             candle_core::bail!(
                 "{:?} cannot follow the channels of {batch} pictures of {height}x{width} pixels: give both the same size",
                 skip.dims()
             );
         }
+        Ok(size)
+    }
+}
+
+impl TensorCores {
+    /// An input of `(batch, channels, height, width)` and what is concatenated after its channels, copied only where they do not lie
+    /// as the kernels read them: into one, the first enlarged, where channels do not come by eights.
+    ///
+    /// # Errors
+    /// Tensors of another type, or of sizes that do not fit.
+    pub(super) fn pictures(&self, input: Input<'_>) -> Result<(Picture, Option<Picture>)> {
+        let Input { x, skip, .. } = input;
+        for t in [Some(x), skip].into_iter().flatten() {
+            if t.dtype() != self.dtype {
+                candle_core::bail!("a layer in {:?} was given {:?}", self.dtype, t.dtype());
+            }
+        }
         let by_eights = |t: &Tensor| t.dim(1).is_ok_and(|channels| channels.is_multiple_of(VECTOR));
         match skip {
-            None => Ok((self.picture(x)?, None, upsample)),
-            Some(skip) if by_eights(x) && by_eights(skip) => {
-                Ok((self.picture(x)?, Some(self.picture(skip)?), upsample))
-            }
-            Some(skip) => Ok((self.gather(x, Some(skip), upsample)?, None, false)),
+            None => Ok((self.picture(x)?, None)),
+            Some(skip) if by_eights(x) && by_eights(skip) => Ok((self.picture(x)?, Some(self.picture(skip)?))),
+            Some(skip) => Ok((self.gather(x, Some(skip))?, None)),
         }
     }
 
@@ -92,13 +105,14 @@ impl TensorCores {
     pub(super) fn picture(&self, t: &Tensor) -> Result<Picture> {
         match Picture::of(t)? {
             Some(picture) => Ok(picture),
-            None => self.gather(t, None, false),
+            None => self.gather(t, None),
         }
     }
 
-    fn gather(&self, x: &Tensor, skip: Option<&Tensor>, upsample: bool) -> Result<Picture> {
-        let (batch, channels, height, width) = x.dims4()?;
-        let [height, width] = [height, width].map(|size| if upsample { 2 * size } else { size });
+    /// Both side by side. `x` has the size of `skip`, or half of it and is enlarged.
+    fn gather(&self, x: &Tensor, skip: Option<&Tensor>) -> Result<Picture> {
+        let (batch, channels, own_height, _) = x.dims4()?;
+        let (_, _, height, width) = skip.unwrap_or(x).dims4()?;
         let skip_channels = skip.map_or(Ok(0), |skip| skip.dim(1))?;
         let whole = (channels + skip_channels).next_multiple_of(VECTOR);
         // SAFETY: the kernel below writes every value before the stream reads one.
@@ -123,7 +137,7 @@ impl TensorCores {
             padded_channels: int(whole)?,
             channels: int(channels)?,
             skip_channels: int(skip_channels)?,
-            upsample: upsample.into(),
+            upsample: (own_height < height).into(),
         };
         // SAFETY: the tensors have the shapes and steps that `params` says.
         unsafe { self.gather.launch(Grid::over(vectors)?, params) }?;
@@ -154,6 +168,18 @@ mod tests {
             !lies_so(&Tensor::zeros((1, 3, 1, 1), DType::F16, &Device::Cpu).unwrap()),
             "nothing follows the last channel"
         );
+    }
+
+    #[test]
+    fn what_follows_has_the_size_of_what_is_convolved() {
+        let zeros = |dims: &[usize]| Tensor::zeros(dims, DType::F16, &Device::Cpu).unwrap();
+        let (x, same, twice, flat) = (zeros(&[2, 8, 3, 5]), zeros(&[2, 4, 3, 5]), zeros(&[2, 4, 6, 10]), zeros(&[4]));
+        let size = |skip, upsample| Input { x: &x, skip, stride: 1, padding: 1, upsample }.size();
+        assert_eq!((size(None, false).unwrap(), size(None, true).unwrap()), ([2, 3, 5], [2, 6, 10]));
+        assert_eq!((size(Some(&same), false).unwrap(), size(Some(&twice), true).unwrap()), ([2, 3, 5], [2, 6, 10]));
+        for (skip, upsample) in [(&same, true), (&twice, false), (&flat, false)] {
+            assert!(size(Some(skip), upsample).is_err());
+        }
     }
 
     #[test]
