@@ -88,8 +88,22 @@ struct Divisor {
 enum Activation { ACTIVATION_NONE = 0, ACTIVATION_SILU = 1, ACTIVATION_GELU = 2, ACTIVATION_GEGLU = 3 };
 
 __device__ __forceinline__ float silu(float x) { return __fdividef(x, 1.0f + __expf(-x)); }
-// With the exact normal distribution function.
-__device__ __forceinline__ float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f)); }
+// x times the normal distribution function at x, which is 1/2 + x·q(x²), cut to [0, 1]: q is the polynomial that is nowhere up to |x| = 4.4 further off than 1.3e-5
+// (Lawson 1961), in f32 1.8e-5, where rounding to f16 alone is off by 2.4e-4. It is half as many instructions as erff, 4096 tokens with 768 outputs
+// are 3 million of it.
+__device__ __forceinline__ float gelu(float x) {
+    const float u = fminf(x * x, 4.4f * 4.4f);
+    float q = 4.434751e-11f;
+    q = fmaf(q, u, -4.493753e-9f);
+    q = fmaf(q, u, 2.0033519e-7f);
+    q = fmaf(q, u, -5.22472e-6f);
+    q = fmaf(q, u, 8.980046e-5f);
+    q = fmaf(q, u, -1.0902436e-3f);
+    q = fmaf(q, u, 9.767354e-3f);
+    q = fmaf(q, u, -6.628739e-2f);
+    q = fmaf(q, u, 0.39888313f);
+    return x * __saturatef(fmaf(x, q, 0.5f));
+}
 
 __device__ __forceinline__ float activate(float x, int activation) {
     if (activation == ACTIVATION_SILU) return silu(x);

@@ -118,6 +118,10 @@ template <typename T, typename W, int GROUPS, int N, int STAGES> __device__ __fo
     TILE(T, T, NAME, 1, 32, 8)                                                                                                   \
     TILE(T, T, NAME, 2, 32, 2)                                                                                                   \
     TILE(T, T, NAME, 2, 32, 5)                                                                                                   \
+    TILE(T, T, NAME, 1, 64, 3)                                                                                                   \
+    TILE(T, T, NAME, 1, 64, 6)                                                                                                   \
+    TILE(T, T, NAME, 2, 64, 2)                                                                                                   \
+    TILE(T, T, NAME, 2, 64, 4)                                                                                                   \
     TILE(T, T, NAME, 1, 80, 3)                                                                                                   \
     TILE(T, T, NAME, 1, 80, 5)                                                                                                   \
     TILE(T, T, NAME, 2, 80, 2)                                                                                                   \

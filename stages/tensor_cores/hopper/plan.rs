@@ -45,7 +45,7 @@ const fn tile(kind: Kind, groups: usize, columns: usize, stages: usize) -> Tile 
 }
 
 /// As in the three files.
-pub const TILES: [Tile; 56] = [
+pub const TILES: [Tile; 60] = [
     tile(Kind::Conv2d, 1, 32, 8),
     tile(Kind::Conv2d, 1, 64, 5),
     tile(Kind::Conv2d, 1, 64, 6),
@@ -85,6 +85,10 @@ pub const TILES: [Tile; 56] = [
     tile(Kind::Narrow, 1, 32, 8),
     tile(Kind::Narrow, 2, 32, 2),
     tile(Kind::Narrow, 2, 32, 5),
+    tile(Kind::Narrow, 1, 64, 3),
+    tile(Kind::Narrow, 1, 64, 6),
+    tile(Kind::Narrow, 2, 64, 2),
+    tile(Kind::Narrow, 2, 64, 4),
     tile(Kind::Narrow, 1, 80, 3),
     tile(Kind::Narrow, 1, 80, 5),
     tile(Kind::Narrow, 2, 80, 2),
