@@ -12,8 +12,8 @@
 //
 // Registers by ptxas 13.0 for sm_90: heads of 12, 87 to 128; 24, 108 to 168; 192, 248 to 250; none spilled. Shared memory: 16 bytes and 2 more for each
 // value of a head, up to the next multiple of 16, times 64, two and the stages; 18 KiB for heads of 12, 100 KiB for 192. Measured on an H100: 4096
-// tokens with 16 heads of 12, 92 microseconds, of which the exponentials alone, were nothing else done, take 54 and the products 17; short ones, 3 to 14,
-// most of which is latency.
+// tokens with 16 heads of 12, 92 microseconds, of which the exponentials and the rounding of weights, were nothing else done, take 70 and the products 17;
+// short ones, 3 to 14, most of which is latency.
 #include "ptx.cuh"
 
 constexpr int KEYS = 64, WARPS = 4, THREADS = WARPS * 32;  // threads of a group
