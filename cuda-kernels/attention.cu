@@ -29,15 +29,32 @@ struct AttentionParams {
     float scale;  // times log2(e)
 };
 
-// 2^x as a polynomial, x cut to where its exponent has room by the instruction that makes it, which can cut to [0, 1]: of y = (x - LOWEST) / RANGE.
-// The nearest whole number goes into the exponent, 2^rest is within 7.5e-5 (the cubic whose largest relative error between -1/2 and 1/2
-// is least; a weight is rounded to half precision, or 4.9e-4, afterwards).
-constexpr float LOWEST = -125.0f, RANGE = 253.0f;
-__device__ __forceinline__ float exp2_polynomial(float y) {
-    const float magic = 12582912.0f + LOWEST;  // 1.5 · 2^23 is added: rounded to a whole number, whose low 9 bits are those of x
-    const float shifted = fmaf(y, RANGE, magic), rest = fmaf(y, RANGE, magic - shifted);
-    const float power = fmaf(fmaf(fmaf(0.05517167f, rest, 0.24261112f), rest, 0.69326099f), rest, 0.99992807f);
-    return __int_as_float(__float_as_int(power) + (__float_as_int(shifted) << 23));
+// What differs between storage types, for exponentials as polynomials: bits of the mantissa, the exponent of one, and what the largest weight of
+// the first tile is a power of, so that in f16 those of 22 octaves below it are normal numbers.
+template <typename T> struct Exponent;
+template <> struct Exponent<__half> {
+    static constexpr int MANTISSA = 10, ONE = 15, PEAK = 6;
+};
+template <> struct Exponent<__nv_bfloat16> {
+    static constexpr int MANTISSA = 7, ONE = 127, PEAK = 0;
+};
+
+// 2^x and 2^y in the storage type, x in the lower half. Bits that count last places make a straight line from each power of two to the next, which is
+// 2^x where x is whole and up to 9 % more between: times 1 + d, a cubic in the mantissa (the one whose largest relative error, 6.6e-4, is least). Where x
+// is too large the line goes on into infinity and NaN, where it is too small it is negative, for which there is zero, and NaN stays NaN.
+template <typename T> __device__ __forceinline__ uint32_t exp2_polynomial(float x, float y) {
+    using Bits = Exponent<T>;
+    // rounded to a whole number of last places: a float too small to be normal is one, in its bits, and all others come in order
+    const float place = __int_as_float(1 << Bits::MANTISSA), from_zero = Bits::ONE;
+    const int low = __float_as_int(multiply(x + from_zero, place)), high = __float_as_int(multiply(y + from_zero, place));
+    const uint32_t line = pack_saturated(low, high);
+    auto both = [](float value) { return packed<T>(value, value); };
+    const uint32_t mantissa = (line & ((1 << Bits::MANTISSA) - 1) * 0x10001u) | both(1.0f);
+    const uint32_t middle = fma_pair<T>(mantissa, both(1.0f), both(-1.5f));
+    uint32_t d = fma_pair<T>(middle, both(-0.1064486f), both(0.22847227f));
+    d = fma_pair<T>(d, middle, both(0.02661186f));
+    d = fma_pair<T>(d, middle, both(-0.0577804f));
+    return fma_relu<T>(d, line, line);
 }
 
 // DIM: the head dim, up to the next multiple of 16; HEAD: the head dim itself where it is known and less, else 0. TILES of 16 queries for
@@ -192,12 +209,8 @@ __device__ __forceinline__ void attention(const AttentionParams& p) {
                 for (int i = 0; i < 4; i++) {
                     // what is a result's layout is a left operand's
                     const float a = scores[t][i / 2][i % 2 * 2], b = scores[t][i / 2][i % 2 * 2 + 1], offset = minus_largest[t][i % 2];
-                    if (POLYNOMIALS >> j + i / 2 & 1) {
-                        const float step = p.scale * (1.0f / RANGE), start = fmaf(offset, 1.0f / RANGE, -LOWEST / RANGE);
-                        weights[j / 2][t][i] = packed<T>(exp2_polynomial(fma_saturated(a, step, start)), exp2_polynomial(fma_saturated(b, step, start)));
-                    } else {
-                        weights[j / 2][t][i] = packed<T>(exp2_approx(fmaf(a, p.scale, offset)), exp2_approx(fmaf(b, p.scale, offset)));
-                    }
+                    const float x = fmaf(a, p.scale, offset), y = fmaf(b, p.scale, offset);
+                    weights[j / 2][t][i] = POLYNOMIALS >> j + i / 2 & 1 ? exp2_polynomial<T>(x, y) : packed<T>(exp2_approx(x), exp2_approx(y));
                 }
                 if constexpr (!ROOM) mma_16x8x16<T>(added[t][0], weights[j / 2][t], ones, ones);
             }
@@ -244,7 +257,7 @@ __device__ __forceinline__ void attention(const AttentionParams& p) {
                         largest[t][r] = fmaxf(largest[t][r], __shfl_xor_sync(~0u, largest[t][r], 1));
                         largest[t][r] = fmaxf(largest[t][r], __shfl_xor_sync(~0u, largest[t][r], 2));
                         // nothing is known before the first tile, where this is infinite and the factor 0
-                        const float now = -largest[t][r] * p.scale, factor = exp2_approx(fminf(now - minus_largest[t][r], 0.0f));
+                        const float now = Exponent<T>::PEAK - largest[t][r] * p.scale, factor = exp2_approx(fminf(now - minus_largest[t][r], 0.0f));
                         minus_largest[t][r] = fminf(now, minus_largest[t][r]);
                         totals[t][r] *= factor;
 #pragma unroll

@@ -465,7 +465,8 @@ impl TensorCores {
         Plan::ranked(shape, self.processors, &resident)
     }
 
-    /// What ran after `weights` the last time, and that `weights` follow on what ran before them.
+    /// What ran after `weights` the last time, and that `weights` follow on what ran before them. In a recording that is of the same work, whose owner keeps its
+    /// weights: the recorder runs the work once just before, so the last layer's next is the first.
     fn next_weights(&self, weights: &PackedWeights) -> Option<Tensor> {
         let mut before = lock(&self.before);
         if let Some(before) = before.replace(weights.next.clone()) {

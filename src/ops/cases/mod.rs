@@ -1,6 +1,7 @@
 //! The table of cases per op: parity tests, `validate`, `bench` and the op benchmarks all read this one.
 mod convolution;
 mod names;
+mod outcome;
 mod values;
 
 use super::gaussian::Draw;
@@ -9,9 +10,9 @@ use crate::cuda;
 use crate::diffusion::Step;
 use candle_core::{DType, Result, Tensor};
 use convolution::Convolution;
+pub use outcome::Outcome;
 use rand::{RngExt as _, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::fmt;
 use values::Values;
 
 /// One piece of work for one op.
@@ -37,6 +38,8 @@ pub enum Case {
     PeakedAttention(usize, usize, usize, usize, usize),
     /// Likewise with a first token whose weight is so far above the others' that only all of them together count.
     FallingAttention(usize, usize, usize, usize, usize),
+    /// Likewise with a key in each head, of the first, the next and so on, that is not a number: whether the result is one.
+    UndefinedAttention(usize, usize, usize, usize, usize),
     /// Batch, channels, height = width, filter.
     Resample(usize, usize, usize, Filter),
     /// Height, width, to pixels of 8 bits or from them.
@@ -134,6 +137,9 @@ pub fn all() -> Vec<Case> {
         PeakedAttention(1, 1, 40, 330, 192),
         FallingAttention(1, 2, 64, 4000, 12),
         FallingAttention(1, 16, 2112, 130, 12),
+        UndefinedAttention(1, 130, 40, 130, 12),
+        UndefinedAttention(1, 70, 600, 70, 24),
+        UndefinedAttention(1, 64, 9, 64, 40),
         Resample(1, 3, 2, Filter::MaxPool2),
         Resample(2, 33, 14, Filter::MaxPool2),
         Resample(2, 24, 9, Filter::MaxPool2),
@@ -249,7 +255,10 @@ impl Case {
             Self::Gaussian(..) => Op::Gaussian,
             Self::GroupNorm(..) => Op::GroupNorm,
             Self::LayerNorm(..) => Op::LayerNorm,
-            Self::Attention(..) | Self::PeakedAttention(..) | Self::FallingAttention(..) => Op::Attention,
+            Self::Attention(..)
+            | Self::PeakedAttention(..)
+            | Self::FallingAttention(..)
+            | Self::UndefinedAttention(..) => Op::Attention,
             Self::Resample(..) => Op::Resample,
             Self::Rgb8(..) => Op::Rgb8,
             Self::SamplerStep(..) => Op::SamplerStep,
@@ -334,6 +343,14 @@ impl Case {
             Self::Attention(b, h, q, t, dim) => Prepared::attention(d.plain(b, h, [q, t], dim)?, dim),
             Self::PeakedAttention(b, h, q, t, dim) => Prepared::attention(d.peaked(b, h, [q, t], dim)?, dim),
             Self::FallingAttention(b, h, q, t, dim) => Prepared::attention(d.falling(b, h, [q, t], dim)?, dim),
+            Self::UndefinedAttention(b, h, q, t, dim) => {
+                let attention = Prepared::attention(d.undefined(b, h, [q, t], dim)?, dim);
+                // ones where it is not a number, as it should be everywhere
+                Prepared::new(move |ops| {
+                    let y = attention.run(ops)?.to_dtype(DType::F32)?;
+                    y.ne(&y)?.to_dtype(DType::F32)
+                })
+            }
             Self::Resample(b, channels, size, filter) => {
                 let x = d.input((b, channels, size, size))?;
                 Prepared::new(move |ops| ops.resample("case", &x, filter))
@@ -439,34 +456,6 @@ impl Prepared {
     /// Whatever the slot reports.
     pub fn run(&self, ops: &Ops) -> Result<Tensor> {
         (self.0)(ops)
-    }
-}
-
-/// How far a slot is from the op's definition.
-#[derive(Clone, Copy, Debug)]
-pub struct Outcome {
-    /// Largest absolute difference from plain Candle in f32.
-    pub error: f64,
-    /// What is allowed.
-    pub tolerance: f64,
-    /// Pieces of memory next to which a kernel has written.
-    pub overrun: usize,
-}
-
-impl fmt::Display for Outcome {
-    /// What is wrong, where something is.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.overrun > 0 {
-            return write!(f, "it writes next to {} of its pieces of memory", self.overrun);
-        }
-        write!(f, "it differs from its definition by {:.1e}, {:.1e} is allowed", self.error, self.tolerance)
-    }
-}
-
-impl Outcome {
-    /// Whether the error is a number and within bounds, and nothing was written beyond what was to be.
-    pub fn passed(&self) -> bool {
-        self.error.is_finite() && self.error <= self.tolerance && self.overrun == 0
     }
 }
 

@@ -42,6 +42,9 @@ impl fmt::Display for Case {
             Self::FallingAttention(b, heads, q, t, d) => {
                 write!(f, "attention {b}x{heads} heads, {q} queries, {t} tokens, dim {d}, falling")
             }
+            Self::UndefinedAttention(b, heads, q, t, d) => {
+                write!(f, "attention {b}x{heads} heads, {q} queries, {t} tokens, dim {d}, a key not a number")
+            }
             Self::Resample(b, c, size, filter) => write!(f, "resample {b}x{c}x{size}x{size}, {filter:?}"),
             Self::Rgb8(height, width, direction) => {
                 let way = if direction == Direction::From { "to a picture" } else { "from a picture" };

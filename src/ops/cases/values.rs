@@ -95,6 +95,21 @@ impl Values {
         self.by_heads([q, k, v])
     }
 
+    /// Queries, keys and values as the networks have them, with one key in each head that is not a number: that of the first token in the first
+    /// head, of the second in the second, and from the first again.
+    pub fn undefined(
+        &mut self,
+        b: usize,
+        heads: usize,
+        [queries, tokens]: [usize; 2],
+        dim: usize,
+    ) -> Result<[Tensor; 3]> {
+        let [q, k, v] = self.plain(b, heads, [queries, tokens], dim)?;
+        let marks = (0..tokens * heads).map(|i| if i / heads == i % heads % tokens { f32::NAN } else { 0.0 });
+        let marks = Tensor::from_iter(marks, &self.device)?.reshape((1, tokens, heads, 1))?.to_dtype(self.dtype)?;
+        Ok([q, k.transpose(1, 2)?.broadcast_add(&marks)?.transpose(1, 2)?, v])
+    }
+
     /// Queries and keys, `(batch, queries or tokens, heads, dim)`: a token's scores are larger by so many powers of two.
     fn with_peaks(
         &mut self,

@@ -75,6 +75,15 @@ pub(super) struct Hopper {
     /// The kernel of each tile, and blocks of it that a processor holds, alone and where a cluster shares a tile.
     tiles: Vec<(Kernel, [u32; 2])>,
     processors: u32,
+    /// Whether the driver takes the map of weights that `conv3x3_hopper.cu` reads.
+    maps_taps: bool,
+}
+
+/// Weights of a 3x3 convolution for so many outputs, a row of taps at a time: a tap's outputs lie side by side in shared memory, so they come before the taps.
+/// That stride is less than the one before it, which the driver's page has no example of; the driver of an H100 takes it.
+fn taps_map(values: &Tensor, padded_channels: usize, outputs: usize, tile_outputs: usize) -> Result<TensorMap> {
+    let (dims, strides) = ([padded_channels, outputs, ROW * ROW], [values.dim(1)?, padded_channels]);
+    cuda::tensor_map(cuda::address(values)?, values.dtype(), &dims, &strides, &[CHUNK, tile_outputs, ROW])
 }
 
 /// Whether the kernels take such a layer, with a step of one between output pixels: weights in eight bits, whose order goes by sixteens, begin with such
@@ -108,7 +117,9 @@ impl Hopper {
             let resident = [resident(1)?, resident(2)?];
             Ok((kernel, resident))
         });
-        Ok(Self { tiles: tiles.collect::<crate::Result<_>>()?, processors: cuda::processors(device)? })
+        let sample = Tensor::zeros((CHUNK, ROW * ROW * CHUNK), dtype, device)?;
+        let maps_taps = taps_map(&sample, CHUNK, CHUNK, CHUNK).is_ok();
+        Ok(Self { tiles: tiles.collect::<crate::Result<_>>()?, processors: cuda::processors(device)?, maps_taps })
     }
 
     /// What a layer asks of the kernels.
@@ -135,7 +146,9 @@ impl Hopper {
     /// The plans for such a layer, the one that should be best first.
     pub fn plans(&self, shape: Shape) -> Vec<Plan> {
         let resident: Vec<[u32; 2]> = self.tiles.iter().map(|(_, resident)| *resident).collect();
-        Plan::ranked(shape, self.processors, &resident)
+        let mut plans = Plan::ranked(shape, self.processors, &resident);
+        plans.retain(|plan| self.maps_taps || TILES[plan.tile].kind != Kind::Conv3x3);
+        plans
     }
 
     /// Operands were checked, [`takes`] says that the layer fits, and the plan is one for its shape; `y` is written.
@@ -161,18 +174,13 @@ impl Hopper {
             cuda::tensor_map(picture.address()?, y.dtype(), &dims, &[channels, row, sample], &sides)
         };
         let x = pixels(layer.x)?;
-        let row = values.dim(1)?;
-        let (dims, strides, sides) = match tile.kind {
-            // A row of taps at a time: a tap's outputs lie side by side in shared memory, so they come before the taps. That stride is less than the one
-            // before it, which the driver's page has no example of; the driver of an H100 takes it
-            Kind::Conv3x3 => (
-                vec![weights.padded_channels, outputs, ROW * ROW],
-                vec![row, weights.padded_channels],
-                vec![CHUNK, tile.outputs(), ROW],
-            ),
-            _ => (vec![row, outputs], vec![row], vec![CHUNK, tile.outputs()]),
+        let weight = match tile.kind {
+            Kind::Conv3x3 => taps_map(values, weights.padded_channels, outputs, tile.outputs())?,
+            _ => {
+                let (dims, sides) = ([values.dim(1)?, outputs], [CHUNK, tile.outputs()]);
+                cuda::tensor_map(cuda::address(values)?, values.dtype(), &dims, &dims[..1], &sides)?
+            }
         };
-        let weight = cuda::tensor_map(cuda::address(values)?, values.dtype(), &dims, &strides, &sides)?;
         let [along_samples, across, down] = boxes.cut(batch, width, height);
         let share = tile.share(plan.splits);
         let int = |n: usize| i32::try_from(n).map_err(candle_core::Error::wrap);
