@@ -73,8 +73,9 @@ fn compile(name: &str, image: &str, cards: &[&str]) {
     let image = PathBuf::from(variable("OUT_DIR")).join(format!("{image}.fatbin"));
     let headers = ["common", "ptx", "conv2d", "hopper", "conv2d_hopper"]
         .map(|name| PathBuf::from(format!("cuda-kernels/{name}.cuh")));
+    let what = format!("{} for {}", source.display(), cards.join(" "));
     if is_newer(&image, headers.iter().map(PathBuf::as_path).chain([source.as_path()])) {
-        return;
+        return warn_again(&image);
     }
     let mut command = toolkit("nvcc");
     command.args(["-fatbin", "-O3", "-std=c++17", "-Xptxas=--warn-on-spills", "-o"]).arg(&image).arg(&source);
@@ -82,13 +83,24 @@ fn compile(name: &str, image: &str, cards: &[&str]) {
         command.args(["-gencode", card]);
     }
     let said = finish(command, &source);
-    warn_of_spills(&format!("{} for {}", source.display(), cards.join(" ")), &said);
+    warn_of_spills(&image, &[(what, said)]);
 }
 
-/// Registers that had to be kept in memory cost time: a warning of the build for each kernel of what was compiled.
-fn warn_of_spills(what: &str, said: &str) {
-    for line in said.lines().filter(|line| line.contains("spill")) {
-        println!("cargo::warning={what}: {line}");
+/// Registers that had to be kept in memory cost time: a warning of the build for each kernel of what was compiled into an image, kept beside it.
+fn warn_of_spills(image: &Path, compiled: &[(String, String)]) {
+    let spills = compiled.iter().flat_map(|(what, said)| {
+        said.lines().filter(|line| line.contains("spill")).map(move |line| format!("{what}: {line}\n"))
+    });
+    let warnings = image.with_extension("spills");
+    std::fs::write(&warnings, spills.collect::<String>())
+        .unwrap_or_else(|e| panic!("{} cannot be written: {e}", warnings.display()));
+    warn_again(image);
+}
+
+/// What there was to warn of when the image was made: a build that finds it made has the same spills.
+fn warn_again(image: &Path) {
+    for line in std::fs::read_to_string(image.with_extension("spills")).unwrap_or_default().lines() {
+        println!("cargo::warning={line}");
     }
 }
 
@@ -104,7 +116,7 @@ fn assemble(name: &str) {
     let out = PathBuf::from(variable("OUT_DIR"));
     let image = out.join(format!("{name}.fatbin"));
     if is_newer(&image, [source.as_path()]) {
-        return;
+        return warn_again(&image);
     }
     let text = std::fs::read_to_string(&source).unwrap_or_else(|e| panic!("{} cannot be read: {e}", source.display()));
     let hopper = text.replace(".target sm_80", ".target sm_90a").replace(ONLY_HOPPER, "");
@@ -115,17 +127,18 @@ fn assemble(name: &str) {
         command
     };
     let mut all = join(&image);
+    let mut compiled = vec![];
     for (card, text) in [("80", &text), ("90a", &hopper)] {
         let (variant, code) = (out.join(format!("{name}.sm_{card}.ptx")), out.join(format!("{name}.sm_{card}.cubin")));
         std::fs::write(&variant, text).unwrap_or_else(|e| panic!("{} cannot be written: {e}", variant.display()));
         let mut command = toolkit("ptxas");
         command.args(["--warn-on-spills", &format!("-arch=sm_{card}"), "-o"]).arg(&code).arg(&variant);
-        let said = finish(command, &source);
-        warn_of_spills(&format!("{} for sm_{card}", source.display()), &said);
+        compiled.push((format!("{} for sm_{card}", source.display()), finish(command, &source)));
         all.arg(format!("--image3=kind=elf,sm={card},file={}", code.display()));
     }
     finish(join(&out.join(format!("{}.fatbin", oldest(name)))), &source);
     finish(all, &source);
+    warn_of_spills(&image, &compiled);
 }
 
 /// Writes the images as the array that the program includes: a name, the bytes, and those of the oldest generation's code, which what is

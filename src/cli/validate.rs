@@ -43,6 +43,9 @@ pub struct Arguments {
     /// Cases of random shapes to check beside those of every run.
     #[arg(long, default_value_t = 0, value_name = "N")]
     random: u16,
+    /// Check each kernel that could run a case, not the one that this machine would choose: a GPU has some 70 for a convolution or a linear layer.
+    #[arg(long)]
+    every_kernel: bool,
     /// Seed of the random shapes and inputs; without it, a fresh one.
     #[arg(long)]
     seed: Option<u64>,
@@ -69,10 +72,12 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
         say!("More memory than there is: {}; what follows runs all the same.", out_of_memory(&device)?);
     }
     let mut table = table(&["case", "run by", "largest error", "allowed", ""], 2);
-    let (mut checked, mut wrong) = (0, 0);
+    let (mut checked, mut wrong, mut kernels) = (0, 0, 0);
     for case in cases::all().into_iter().chain(cases::drawn(arguments.random.into(), seed)) {
         ops.probe.set(crate::ops::probe::Mode::Count);
-        let outcome = case.check(&ops, seed)?;
+        let (outcome, count) =
+            if arguments.every_kernel { case.check_every_kernel(&ops, seed)? } else { (case.check(&ops, seed)?, 1) };
+        kernels += count;
         let stage = ops.probe.counts().keys().find(|(op, _)| *op == case.op()).map_or("", |(_, stage)| *stage);
         checked += 1;
         wrong += usize::from(!outcome.passed());
@@ -86,7 +91,8 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
     }
     say!("{table}");
     let beyond = if device.is_cpu() { "" } else { ", and write nothing beyond their results" };
-    say!("{} of {checked} cases agree with their definition{beyond}.", checked - wrong);
+    let each = if arguments.every_kernel { format!(" through {kernels} choices of a kernel") } else { String::new() };
+    say!("{} of {checked} cases agree with their definition{each}{beyond}.", checked - wrong);
 
     readiness_report(arguments, &set, &*network, &shapes.asked())?;
     Ok(if wrong == 0 { Verdict::Passed } else { Verdict::Failed })

@@ -11,12 +11,14 @@ mod imp;
 #[cfg(feature = "cuda")]
 #[path = "enabled/mod.rs"]
 mod imp;
+mod trial;
 
 pub use guard::{guarded, output};
 pub use imp::{
     COMPILED, Kernel, Kernels, Marker, Timer, address, card, device, graphs, has_hopper_code, kernels_digest, memory,
     processors, recording, shared_memory, tensor_map, time_in_turns, time_parts,
 };
+pub use trial::{on_trial, whose_turn, with_each_kernel};
 
 #[cfg(feature = "flash-attn-cuda")]
 #[path = "enabled/flash_attn.rs"]
@@ -26,6 +28,21 @@ mod flash;
 mod flash;
 
 pub use flash::{FLASH_ATTN, flash_attn};
+
+/// The oldest cards that the kernels are built for, by compute capability.
+#[cfg(any(feature = "cuda", test))]
+const OLDEST: (i32, i32) = (8, 0);
+
+/// Why a card of such a compute capability is not served; `None` where it is.
+#[cfg(any(feature = "cuda", test))]
+fn refusal(card: (i32, i32)) -> Option<String> {
+    let ((major, minor), (least, least_minor)) = (card, OLDEST);
+    (card < OLDEST).then(|| {
+        format!(
+            "its compute capability is {major}.{minor}; cards of {least}.{least_minor} and later are served: the A100, H100 and H200, GeForce RTX 30 and later"
+        )
+    })
+}
 
 /// What a kernel takes: one structure, laid out as in the kernel's source.
 ///
@@ -71,4 +88,16 @@ pub struct Memory {
     pub current: usize,
     /// The most since the peak was reset.
     pub peak: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::refusal;
+
+    #[test]
+    fn an_older_card_is_told_which_are_served() {
+        let said = refusal((7, 5)).unwrap();
+        assert!(said.contains("is 7.5") && said.contains("8.0 and later") && said.contains("A100"), "{said}");
+        assert_eq!([(8, 0), (8, 9), (9, 0), (12, 0)].map(refusal), [None, None, None, None]);
+    }
 }

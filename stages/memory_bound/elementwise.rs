@@ -92,7 +92,9 @@ impl Resample for Elementwise {
             width: int(width)?,
             channels: int(channels)?,
         };
-        let eights = channels.is_multiple_of(8) && x.elem_count().max(y.elem_count()) / 8 <= MOST_PIECES;
+        let eights = channels.is_multiple_of(8)
+            && arguments.x.is_multiple_of(16)
+            && x.elem_count().max(y.elem_count()) / 8 <= MOST_PIECES;
         let (kernel, threads) = match (eights, self.code, filter) {
             (false, ..) => (&kernels[1], y.elem_count()),
             // a thread writes all four outputs of an input, or all those between the same four inputs

@@ -44,10 +44,10 @@ impl Norms {
         })
     }
 
-    /// Which of two kernels takes so many channels, followed by this. Those in PTX know no GELU, which no network has behind a norm.
-    fn which(&self, channels: usize, activation: Activation) -> usize {
+    /// Which of two kernels takes values that begin there, of so many channels, followed by this. Those in PTX know no GELU, which no network has behind a norm.
+    fn which(&self, x: u64, channels: usize, activation: Activation) -> usize {
         let known = self.code == Code::CudaCpp || activation != Activation::Gelu;
-        usize::from(!channels.is_multiple_of(8) || !known)
+        usize::from(!channels.is_multiple_of(8) || !x.is_multiple_of(16) || !known)
     }
 }
 
@@ -120,7 +120,7 @@ impl GroupNormKernel for FusedGroupNorm {
             );
         }
         let pixels = height * width;
-        let which = norms.which(channels, p.activation);
+        let which = norms.which(cuda::address(&x)?, channels, p.activation);
         let columns = channels / if which == 0 { 8 } else { 1 };
         // rows of threads that a block has for its pixels; each row should have a few of them
         let rows = (THREADS / columns).max(1);
@@ -216,7 +216,7 @@ impl LayerNormKernel for FusedLayerNorm {
             );
         }
         let rows = x.elem_count() / width;
-        let which = norms.which(width, Activation::None);
+        let which = norms.which(cuda::address(&x)?, width, Activation::None);
         // a thread holds 32 values of a row
         let (kernel, team) = if width <= WARP_ROW { (&norms.narrow[which], 32) } else { (&norms.wide[which], 128) };
         // SAFETY: written in full before the stream reads it.

@@ -69,7 +69,7 @@ const EVICTION: usize = 96 << 20;
 /// What choices hold for, besides the work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Origin {
-    /// The card and the driver.
+    /// The card, its multiprocessors and the driver.
     card: String,
     /// A digest of the kernels, and of the tables that a choice is a place in.
     kernels: String,
@@ -91,6 +91,8 @@ type Run<'a> = dyn Fn(Choice, &Tensor, Option<&Tensor>) -> Result<()> + 'a;
 #[derive(Default)]
 struct Known {
     choices: HashMap<Work, Choice>,
+    /// What an earlier run left, whose choices are taken where they are among the candidates.
+    kept: HashMap<Work, Choice>,
     /// Whether there is more than in the file.
     more: bool,
 }
@@ -106,7 +108,12 @@ pub(super) struct Tuner {
 impl Tuner {
     /// With what an earlier run found out, where it left something for this card and this family of kernels.
     pub fn new(device: &Device, dtype: DType, family: &str) -> Self {
-        let card = cuda::card(device).unwrap_or_default();
+        let card = format!(
+            "{}, {} multiprocessors, {}",
+            cuda::card(device).unwrap_or_default(),
+            cuda::processors(device).unwrap_or_default(),
+            driver_release(Path::new("/proc/driver/nvidia/version"))
+        );
         let dtype = format!("{dtype:?}").to_lowercase();
         let mut tables = DefaultHasher::new();
         format!("{:?}{:?}{:?}", plan::TILES, (plan::WORKSPACE_BYTES, plan::WORKSPACE_TILES), hopper::TILES)
@@ -115,8 +122,8 @@ impl Tuner {
         let origin = Origin { card, kernels, family: family.to_owned(), dtype };
         let folders = etcetera::choose_base_strategy().ok();
         let file = folders.map(|folders| folders.cache_dir().join("mirage").join(origin.file_name()));
-        let choices = file.as_deref().map(|file| load(file, &origin)).unwrap_or_default();
-        Self { device: device.clone(), origin, file, known: Mutex::new(Known { choices, more: false }) }
+        let kept = file.as_deref().map(|file| load(file, &origin)).unwrap_or_default();
+        Self { device: device.clone(), origin, file, known: Mutex::new(Known { kept, ..Known::default() }) }
     }
 
     /// The choice for `work`: a known one, or of `candidates`, best guess first, the one that `run` takes least time for with the given
@@ -133,10 +140,17 @@ impl Tuner {
         candidates: &dyn Fn() -> Vec<Choice>,
         run: &Run<'_>,
     ) -> Result<Choice> {
+        if cuda::on_trial() {
+            let all: Vec<Choice> = candidates().into_iter().flat_map(Choice::both).collect();
+            return cuda::whose_turn(&all).ok_or_else(|| candle_core::Error::msg(format!("no kernel takes {work:?}")));
+        }
         if let Some(choice) = lock(&self.known).choices.get(&work) {
             return Ok(*choice);
         }
         let candidates = candidates();
+        if let Some(choice) = lock(&self.known).take(work, &candidates) {
+            return Ok(choice);
+        }
         let Some(guess) = candidates.first().copied() else {
             candle_core::bail!("no kernel takes {work:?}");
         };
@@ -151,7 +165,7 @@ impl Tuner {
         Ok(choice)
     }
 
-    /// The candidates that are fastest on their own, the fastest first.
+    /// The candidates that are fastest on their own, the fastest first, without those that this card cannot launch.
     fn fastest_alone(
         &self,
         input: &Tensor,
@@ -159,15 +173,22 @@ impl Tuner {
         run: &dyn Fn(Choice) -> Result<()>,
     ) -> Result<Vec<Choice>> {
         let mut timed: Vec<(f64, Choice)> = candidates.into_iter().map(|choice| (f64::INFINITY, choice)).collect();
+        let mut refused = None;
         for _ in 0..ROUNDS {
             for (time, choice) in &mut timed {
                 // weights come from memory, as they do in a network that is larger than the cache, and the input does not
                 Tensor::zeros(EVICTION, DType::U8, &self.device)?;
                 input.copy()?;
                 let Some(timer) = cuda::Timer::start(&self.device)? else { return Ok(vec![*choice]) };
-                run(*choice)?;
-                *time = time.min(timer.stop()?.as_secs_f64());
+                match run(*choice) {
+                    Ok(()) => *time = time.min(timer.stop()?.as_secs_f64()),
+                    Err(why) => refused = Some(why),
+                }
             }
+        }
+        timed.retain(|(time, _)| time.is_finite());
+        if let (true, Some(why)) = (timed.is_empty(), refused) {
+            return Err(why);
         }
         timed.sort_by(|a, b| a.0.total_cmp(&b.0));
         let far = FAR * timed.first().map_or(0.0, |(time, _)| *time);
@@ -200,6 +221,15 @@ impl Tuner {
     }
 }
 
+impl Known {
+    /// The choice of an earlier run, from now on a known one, if it is one of those that there are: nobody else vouches for a file.
+    fn take(&mut self, work: Work, candidates: &[Choice]) -> Option<Choice> {
+        let kept = self.kept.remove(&work)?;
+        let there = candidates.iter().any(|candidate| candidate.both().contains(&kept));
+        there.then(|| *self.choices.entry(work).or_insert(kept))
+    }
+}
+
 impl Drop for Tuner {
     /// Keeps what was found out; where that cannot be written, the next run finds it out again.
     fn drop(&mut self) {
@@ -218,6 +248,14 @@ impl Origin {
         let word: String = self.card.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
         format!("layers-{word}-{}-{}-{}.json", self.family, self.dtype, self.kernels)
     }
+}
+
+/// What the driver says of its release, such as `580.159.04`: more than the CUDA that it knows, which does not change with every release. Empty where
+/// there is no such file, which is so outside Linux.
+fn driver_release(file: &Path) -> String {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let number = |word: &&str| word.contains('.') && word.chars().all(|c| c == '.' || c.is_ascii_digit());
+    text.split_whitespace().find(number).unwrap_or_default().to_owned()
 }
 
 /// What a file holds for `origin`; nothing where there is none or it is not one of ours.
@@ -272,6 +310,28 @@ mod tests {
         assert!(load(&file, &origin("a card, CUDA 13.1")).is_empty(), "another driver");
         std::fs::write(&file, "{").unwrap();
         assert!(load(&file, &origin("a card, CUDA 13.0")).is_empty(), "a damaged file");
+    }
+
+    #[test]
+    fn a_kept_choice_counts_only_where_it_is_one_of_the_candidates() {
+        let plan = plan::Plan { tile: 1, splits: 2, tiles_per_split: 5 };
+        let candidates = [Choice::Any(plan)];
+        let from_file = |choice| Known { kept: HashMap::from([(WORK, choice)]), ..Known::default() };
+        let mut known = from_file(Choice::Any(plan));
+        assert_eq!(known.take(WORK, &candidates), Some(Choice::Any(plan)));
+        assert_eq!(known.choices, HashMap::from([(WORK, Choice::Any(plan))]));
+        let mut edited = from_file(Choice::Any(plan::Plan { tile: 1 << 40, ..plan }));
+        assert_eq!(edited.take(WORK, &candidates), None);
+        assert!(edited.choices.is_empty());
+    }
+
+    #[test]
+    fn a_drivers_release_is_the_first_number_with_points() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("version");
+        std::fs::write(&file, "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.159.04  Release Build\nGCC version:  gcc 13.2.0\n").unwrap();
+        assert_eq!(driver_release(&file), "580.159.04");
+        assert_eq!(driver_release(&folder.path().join("none")), "");
     }
 
     #[test]

@@ -22,9 +22,6 @@ use std::sync::{Mutex, PoisonError};
 /// Whether this build can use an NVIDIA GPU.
 pub const COMPILED: bool = true;
 
-/// The oldest cards that the kernels are built for.
-const OLDEST: (i32, i32) = (8, 0);
-
 /// The GPUs that were opened: whoever asks again gets the same stream.
 static OPENED: Mutex<BTreeMap<usize, Device>> = Mutex::new(BTreeMap::new());
 
@@ -54,12 +51,8 @@ fn open(ordinal: usize) -> Result<Device> {
         opened.map_err(|_| refused("no NVIDIA driver was found".to_owned()))?.map_err(|e| refused(first_line(&e)))?;
     let cuda = device.as_cuda_device()?;
     let card = compute_capability(cuda).map_err(|e| refused(first_line(&e)))?;
-    if card < OLDEST {
-        let (major, minor) = card;
-        return Err(refused(format!(
-            "its compute capability is {major}.{minor}, and tensor cores as used here begin with {}.{}",
-            OLDEST.0, OLDEST.1
-        )));
+    if let Some(why) = super::refusal(card) {
+        return Err(refused(why));
     }
     module::check_variable()?;
     // SAFETY: all work of this program on the device goes through this one stream, so nothing ever waits for another.

@@ -1,16 +1,15 @@
 //! The table of cases per op: parity tests, `validate`, `bench` and the op benchmarks all read this one.
+mod check;
 mod convolution;
 mod names;
-mod outcome;
 mod values;
 
 use super::gaussian::Draw;
 use super::{Activation, Blend, Filter, GegluParams, GroupNormParams, LayerNormParams, LinearParams, Op, Ops};
-use crate::cuda;
 use crate::diffusion::Step;
 use candle_core::{DType, Result, Tensor};
+pub use check::{Outcome, largest_difference};
 use convolution::Convolution;
-pub use outcome::Outcome;
 use rand::{RngExt as _, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use values::Values;
@@ -128,7 +127,12 @@ pub fn all() -> Vec<Case> {
         Attention(1, 8, 130, 77, 40),
         Attention(1, 16, 1024, 1024, 2),
         Attention(1, 4, 64, 64, 192),
+        Attention(1, 2, 70, 600, 16),
+        Attention(1, 2, 70, 600, 24),
+        Attention(1, 2, 70, 90, 120),
         Attention(1, 16, 2112, 300, 12),
+        Attention(1, 16, 2112, 100, 16),
+        Attention(1, 16, 2112, 100, 32),
         PeakedAttention(1, 2, 70, 330, 12),
         PeakedAttention(1, 4, 64, 600, 12),
         PeakedAttention(1, 16, 2112, 400, 12),
@@ -400,41 +404,7 @@ impl Case {
             _ => 1e-5,
         }
     }
-
-    /// Runs the case on `ops` and on plain Candle, with the same values drawn from `seed`.
-    ///
-    /// The bound comes from the reference's own rounding: the error may be twice that of plain Candle given inputs and
-    /// weights rounded to the storage type, its result rounded too ([`Ops::rounded`]), plus 1e-5 of the largest
-    /// magnitude. What rounding costs is the largest of three draws, as a share of the largest magnitude, and at least what it may cost
-    /// that one value: few values may all happen to be rounded well. Where weights are stored in eight bits, plain Candle runs on the weights that are stored
-    /// ([`Ops::on_weights`]): no error of a kernel hides behind theirs.
-    ///
-    /// # Errors
-    /// A slot that cannot run it.
-    pub fn check(&self, ops: &Ops, seed: u64) -> Result<Outcome> {
-        let reference = Ops { dtype: DType::F32, ..Ops::reference(&ops.device) }.on_weights(ops.weights);
-        let plain = |draw: u64| self.prepare(&reference, draw)?.run(&reference);
-        let rounded = Ops::rounded(&ops.device, ops.dtype).on_weights(ops.weights);
-        let exact = plain(seed)?;
-        let prepared = self.prepare(ops, seed)?;
-        let (got, overrun) = cuda::guarded(|| prepared.run(ops))?;
-        let largest = |exact: &Tensor| scalar(exact.to_dtype(DType::F32)?.abs()?.max_all()?);
-        let scale = largest(&exact)?;
-        let mut share = half_unit(ops.dtype);
-        for draw in (0..DRAWS).map(|i| seed.wrapping_add(i)) {
-            let exact = if draw == seed { exact.clone() } else { plain(draw)? };
-            let error = largest_difference(&self.prepare(&rounded, draw)?.run(&rounded)?, &exact)?;
-            share = share.max(error / largest(&exact)?.max(f64::MIN_POSITIVE));
-        }
-        let rounding = share * scale;
-        // a pixel is a whole number, of which none may differ
-        let tolerance = if exact.dtype() == DType::U8 { 0.5 } else { 2.0 * rounding + self.sums() * scale };
-        Ok(Outcome { error: largest_difference(&got, &exact)?, tolerance, overrun })
-    }
 }
-
-/// Draws from which it is known what rounding costs.
-const DRAWS: u64 = 3;
 
 type Run = dyn Fn(&Ops) -> Result<Tensor> + Send + Sync;
 
@@ -457,27 +427,4 @@ impl Prepared {
     pub fn run(&self, ops: &Ops) -> Result<Tensor> {
         (self.0)(ops)
     }
-}
-
-/// What rounding to the nearest of a type changes a value by at most, as a share of it.
-fn half_unit(dtype: DType) -> f64 {
-    match dtype {
-        DType::F16 => 0.5f64.powi(11),
-        DType::BF16 => 0.5f64.powi(8),
-        _ => 0.0,
-    }
-}
-
-/// The largest absolute difference of two tensors of one shape, in f32; NaN counts as infinite.
-///
-/// # Errors
-/// Tensors of different shapes.
-pub fn largest_difference(a: &Tensor, b: &Tensor) -> Result<f64> {
-    let difference = (a.to_dtype(DType::F32)? - b.to_dtype(DType::F32)?)?.abs()?.flatten_all()?;
-    let values = difference.to_vec1::<f32>()?;
-    Ok(values.into_iter().fold(0.0, |m: f64, v| if v.is_nan() { f64::INFINITY } else { m.max(f64::from(v)) }))
-}
-
-fn scalar(t: Tensor) -> Result<f64> {
-    Ok(f64::from(t.to_dtype(DType::F32)?.to_scalar::<f32>()?))
 }

@@ -18,6 +18,8 @@ pub(super) struct Values {
     dtype: DType,
     /// Whether images lie in memory with their channels last.
     channels_last: bool,
+    /// Whether inputs begin one value into their memory, as a part of a tensor may.
+    one_value_on: bool,
 }
 
 impl Values {
@@ -28,12 +30,18 @@ impl Values {
             device: ops.device.clone(),
             dtype: ops.dtype,
             channels_last: false,
+            one_value_on: false,
         }
     }
 
     /// The same with images channels-last.
     pub fn channels_last(self) -> Self {
         Self { channels_last: true, ..self }
+    }
+
+    /// The same with inputs that begin one value into their memory.
+    pub fn one_value_on(self) -> Self {
+        Self { one_value_on: true, ..self }
     }
 
     fn normal(&mut self, shape: impl Into<candle_core::Shape>, mean: f64, deviation: f64) -> Result<Tensor> {
@@ -46,9 +54,18 @@ impl Values {
     pub fn input(&mut self, shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
         let values = self.normal(shape, 0.0, 1.0)?.to_dtype(self.dtype)?;
         if self.channels_last && values.rank() == 4 {
-            return values.permute((0, 2, 3, 1))?.contiguous()?.permute((0, 3, 1, 2));
+            return self.placed(values.permute((0, 2, 3, 1))?.contiguous()?)?.permute((0, 3, 1, 2));
         }
-        Ok(values)
+        self.placed(values)
+    }
+
+    /// Values where they are to begin.
+    fn placed(&self, values: Tensor) -> Result<Tensor> {
+        if !self.one_value_on {
+            return Ok(values);
+        }
+        let whole = Tensor::cat(&[&Tensor::zeros(1, values.dtype(), &self.device)?, &values.flatten_all()?], 0)?;
+        whole.narrow(0, 1, values.elem_count())?.reshape(values.shape())
     }
 
     /// `(height, width, 3)` in u8, on the processor.
