@@ -40,7 +40,8 @@ impl Flash {
         Ok(Self { dtype, pad_heads: Kernels::load(device, "elementwise")?.get(&format!("pad_heads_{name}"), 0)? })
     }
 
-    /// `(batch, heads, tokens, head_dim)` to `(batch, tokens, heads, padded_dim)`, without a copy where nothing is missing.
+    /// `(batch, heads, tokens, head_dim)` to `(batch, tokens, heads, padded_dim)`, without a copy where nothing is missing and every head begins where 16 bytes
+    /// can be read at a time.
     fn tokens_major(&self, t: &Tensor, padded_dim: usize) -> Result<Tensor> {
         let t = t.transpose(1, 2)?; // (batch, tokens, heads, head_dim), as projections leave it
         let (batch, tokens, heads, head_dim) = t.dims4()?;
@@ -48,7 +49,8 @@ impl Flash {
             candle_core::bail!("attention in {:?} was given {:?}", self.dtype, t.dtype());
         }
         let t = if t.stride()[3] == 1 || head_dim == 1 { t } else { t.contiguous()? };
-        if padded_dim == head_dim {
+        let strides_fit = t.stride()[..3].iter().all(|stride| stride.is_multiple_of(HEAD_DIM_MULTIPLE));
+        if padded_dim == head_dim && strides_fit && cuda::address(&t)?.is_multiple_of(16) {
             return Ok(t);
         }
         // SAFETY: the kernel below writes every value before the stream reads one.
