@@ -5,15 +5,15 @@
 // is padded or copied; a head of 12 is computed as 16 and not as 32; the sums of a row's weights come out of the tensor cores, as the product
 // with a column of ones, for which there is room behind a v of 12 or 24; a row's largest score is looked for in the first tile only, and
 // again where weights relative to it become too large; and where exponentials are the limit (a processor makes 16 in a
-// clock, and two million of them for 4096 tokens), a share of them is computed as polynomials by units that would be idle.
+// clock, and two million of them for 4096 tokens), a share of them is computed as polynomials in pairs by units that would be idle.
 //
 // A warp has 16 queries, or twice 16; keys and values pass by in tiles of 64 through a ring of stages (cp.async, ldmatrix, mma.m16n8k16). Where
 // there are few queries, two groups of warps share a block's queries, take the tiles in turn, and add up at the end.
 //
-// Registers by ptxas 13.0 for sm_90: heads of 12, 87 to 128; 24, 108 to 168; 192, 248 to 250; none spilled. Shared memory: 16 bytes and 2 more for each
+// Registers by ptxas 13.0 for sm_90: heads of 12, 86 to 128; 24, 107 to 168; 192, 246 to 248; none spilled. Shared memory: 16 bytes and 2 more for each
 // value of a head, up to the next multiple of 16, times 64, two and the stages; 18 KiB for heads of 12, 100 KiB for 192. Measured on an H100: 4096
-// tokens with 16 heads of 12, 92 microseconds, of which the exponentials and the rounding of weights, were nothing else done, take 70 and the products 17;
-// short ones, 3 to 14, most of which is latency.
+// tokens with 16 heads of 12, 92 microseconds in a recorded call, of which the exponentials and the rounding of weights, were nothing else done, take 63 to 65 and the products 17:
+// 19 % of the tensor cores' arithmetic; short ones, 2 to 14, most of which is latency.
 #include "ptx.cuh"
 
 constexpr int KEYS = 64, WARPS = 4, THREADS = WARPS * 32;  // threads of a group

@@ -5,8 +5,8 @@
 // shared memory. Where there are too few tiles, the inner dimension is split over the blocks of a cluster.
 //
 // Registers by ptxas 13.0: 61 to 130 a thread, none spilled. Shared memory: the stages, each (pixels + outputs) · 128 + 16 bytes, and where a cluster shares a
-// tile its sums in f32, so that one block or two fill a processor's 227 KiB. Measured on an H100 in their places in the reference network: layers of few bytes take 4 to 8
-// microseconds, which is latency.
+// tile its sums in f32, so that one block or two fill a processor's 227 KiB. Measured on an H100 in their places in the reference network: layers of few bytes take 2 to 8
+// microseconds, which is latency, and four with many pixels up to 11; the shares of the bandwidth of the others stand in conv2d_narrow_hopper.cu.
 #include "conv2d_hopper.cuh"
 
 template <typename T, int GROUPS, int N, int STAGES> __device__ __forceinline__ void conv2d_hopper(const Conv2dHopperParams& p) {

@@ -10,7 +10,7 @@
 //
 // Registers by ptxas 13.0: 60 to 100 a thread, none spilled. Shared memory: the stages of two steps, each outputs · 128 (64 with eight bits) + pixels · 128
 // bytes, and where a cluster shares a tile its sums in f32, so that one block or two fill a processor's 227 KiB. Measured on an H100 in their places in the reference
-// network, of the copy bandwidth and less the events that measure: layers of 170 MB of weights 98 to 99 %, of 57 to 85 MB 88 to 94, of 42 MB 78 to 91, of 20 MB 68 to 93.
+// network, of the copy bandwidth and less the events that measure: layers of 170 MB of weights 99 to 100 %, of 57 to 85 MB 87 to 95, of 42 MB 80 to 91, of 20 MB 70 to 95.
 #include "conv2d_hopper.cuh"
 #include <type_traits>
 
