@@ -31,7 +31,7 @@ criterion:
 subsets:
     .ci/subsets
 
-# this project's kernels under compute-sanitizer, on a GPU, in both storage types, with weights in eight bits, and the code for compute capability 8.0;
+# this project's kernels under compute-sanitizer, on a GPU of compute capability 9.0, in both storage types, with weights in eight bits, and the code for compute capability 8.0;
 # a first run without it measures what the tuner would measure, and the allocation that is meant to fail is no finding
 sanitize:
     #!/usr/bin/env bash

@@ -30,7 +30,7 @@ struct AttentionParams {
 };
 
 // What differs between storage types, for exponentials as polynomials: bits of the mantissa, the exponent of one, and what the largest weight of
-// the first tile is a power of, so that in f16 those of 22 octaves below it are normal numbers.
+// the first tile is a power of, so that in f16 those of 20 octaves below it are normal numbers.
 template <typename T> struct Exponent;
 template <> struct Exponent<__half> {
     static constexpr int MANTISSA = 10, ONE = 15, PEAK = 6;
@@ -41,10 +41,10 @@ template <> struct Exponent<__nv_bfloat16> {
 
 // 2^x and 2^y in the storage type, x in the lower half. Bits that count last places make a straight line from each power of two to the next, which is
 // 2^x where x is whole and up to 9 % more between: times 1 + d, a cubic in the mantissa (the one whose largest relative error, 6.6e-4, is least). Where x
-// is too large the line goes on into infinity and NaN, where it is too small it is negative, for which there is zero, and NaN stays NaN.
+// is too large the line goes on into infinity and NaN; in the octave below the smallest normal number it is too low, by up to half of that number; below, it is negative, for which there is zero. NaN stays NaN.
 template <typename T> __device__ __forceinline__ uint32_t exp2_polynomial(float x, float y) {
     using Bits = Exponent<T>;
-    // rounded to a whole number of last places: a float too small to be normal is one, in its bits, and all others come in order
+    // rounded to a whole number of last places: a float too small to be normal is one, in its bits, those of larger ones are more, and those of negative ones negative
     const float place = __int_as_float(1 << Bits::MANTISSA), from_zero = Bits::ONE;
     const int low = __float_as_int(multiply(x + from_zero, place)), high = __float_as_int(multiply(y + from_zero, place));
     const uint32_t line = pack_saturated(low, high);

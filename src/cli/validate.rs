@@ -7,7 +7,7 @@ use crate::model::{FrameNetwork, ModelSpec, Parameter, Weights};
 use crate::ops::Ops;
 use crate::ops::cases::{self, Outcome};
 use crate::stages::StageSet;
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
 use clap::Args;
 
@@ -75,8 +75,12 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
     let (mut checked, mut wrong, mut kernels) = (0, 0, 0);
     for case in cases::all().into_iter().chain(cases::drawn(arguments.random.into(), seed)) {
         ops.probe.set(crate::ops::probe::Mode::Count);
-        let (outcome, count) =
-            if arguments.every_kernel { case.check_every_kernel(&ops, seed)? } else { (case.check(&ops, seed)?, 1) };
+        let (outcome, count) = if arguments.every_kernel {
+            case.check_every_kernel(&ops, seed)
+        } else {
+            case.check(&ops, seed).map(|outcome| (outcome, 1))
+        }
+        .with_context(|| format!("{case}, seed {seed}, cannot be run"))?;
         kernels += count;
         let stage = ops.probe.counts().keys().find(|(op, _)| *op == case.op()).map_or("", |(_, stage)| *stage);
         checked += 1;
@@ -91,7 +95,7 @@ pub fn run(arguments: &Arguments) -> Result<Verdict> {
     }
     say!("{table}");
     let beyond = if device.is_cpu() { "" } else { ", and write nothing beyond their results" };
-    let each = if arguments.every_kernel { format!(" through {kernels} choices of a kernel") } else { String::new() };
+    let each = if kernels > checked { format!(" through {kernels} choices of a kernel") } else { String::new() };
     say!("{} of {checked} cases agree with their definition{each}{beyond}.", checked - wrong);
 
     readiness_report(arguments, &set, &*network, &shapes.asked())?;

@@ -5,6 +5,8 @@ use candle_core::{DType, Device, Result, Tensor};
 
 /// The kernels take head dims that divide by this.
 const HEAD_DIM_MULTIPLE: usize = 8;
+/// Values that they read at a time, 16 bytes.
+const TOGETHER: usize = 8;
 /// The kernels' largest head dim.
 const LARGEST_HEAD_DIM: usize = 256;
 
@@ -49,8 +51,9 @@ impl Flash {
             candle_core::bail!("attention in {:?} was given {:?}", self.dtype, t.dtype());
         }
         let t = if t.stride()[3] == 1 || head_dim == 1 { t } else { t.contiguous()? };
-        let strides_fit = t.stride()[..3].iter().all(|stride| stride.is_multiple_of(HEAD_DIM_MULTIPLE));
-        if padded_dim == head_dim && strides_fit && cuda::address(&t)?.is_multiple_of(16) {
+        let steps = t.dims().iter().zip(t.stride()).take(3);
+        let fits = steps.into_iter().all(|(count, step)| *count == 1 || step.is_multiple_of(TOGETHER));
+        if padded_dim == head_dim && fits && cuda::address(&t)?.is_multiple_of(16) {
             return Ok(t);
         }
         // SAFETY: the kernel below writes every value before the stream reads one.

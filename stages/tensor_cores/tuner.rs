@@ -131,7 +131,7 @@ impl Tuner {
     /// best guess.
     ///
     /// # Errors
-    /// A candidate that cannot be launched.
+    /// Candidates of which none can be launched.
     pub fn choose(
         &self,
         work: Work,
@@ -224,7 +224,7 @@ impl Tuner {
 impl Known {
     /// The choice of an earlier run, from now on a known one, if it is one of those that there are: nobody else vouches for a file.
     fn take(&mut self, work: Work, candidates: &[Choice]) -> Option<Choice> {
-        let kept = self.kept.remove(&work)?;
+        let kept = *self.kept.get(&work)?;
         let there = candidates.iter().any(|candidate| candidate.both().contains(&kept));
         there.then(|| *self.choices.entry(work).or_insert(kept))
     }

@@ -142,6 +142,7 @@ pub fn all() -> Vec<Case> {
         FallingAttention(1, 2, 64, 4000, 12),
         FallingAttention(1, 16, 2112, 130, 12),
         UndefinedAttention(1, 130, 40, 130, 12),
+        UndefinedAttention(1, 130, 40, 600, 12),
         UndefinedAttention(1, 70, 600, 70, 24),
         UndefinedAttention(1, 64, 9, 64, 40),
         Resample(1, 3, 2, Filter::MaxPool2),
@@ -369,8 +370,8 @@ impl Case {
                 Prepared::new(move |ops| ops.to_rgb8(&picture))
             }
             Self::SamplerStep(b, size, noise, clip) => {
-                let (x, output) = (d.input((b, 3, size, size))?, d.input((b, 3, size, size))?);
-                let noise = if noise { Some(d.input((b, 3, size, size))?) } else { None };
+                let (x, output) = (d.in_order((b, 3, size, size))?, d.in_order((b, 3, size, size))?);
+                let noise = if noise { Some(d.in_order((b, 3, size, size))?) } else { None };
                 let step = Step {
                     timestep: 0.0,
                     input_scale: 1.0,
@@ -385,7 +386,7 @@ impl Case {
                 Prepared::new(move |ops| ops.sampler_step(&x, &output, noise.as_ref(), &step))
             }
             Self::TemporalBlend(b, size, map) => {
-                let (current, previous) = (d.input((b, 3, size, size))?, d.input((b, 3, size, size))?);
+                let (current, previous) = (d.in_order((b, 3, size, size))?, d.in_order((b, 3, size, size))?);
                 let map = if map { Some(d.share((b, 1, size, size))?) } else { None };
                 Prepared::new(move |ops| {
                     ops.temporal_blend(&current, &previous, map.as_ref().map_or(Blend::Fixed(0.8), Blend::Map))

@@ -59,6 +59,12 @@ impl Values {
         self.placed(values)
     }
 
+    /// Inputs whose dimensions lie in memory as they are named, however images lie.
+    pub fn in_order(&mut self, shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
+        let values = self.normal(shape, 0.0, 1.0)?.to_dtype(self.dtype)?;
+        self.placed(values)
+    }
+
     /// Values where they are to begin.
     fn placed(&self, values: Tensor) -> Result<Tensor> {
         if !self.one_value_on {
@@ -76,12 +82,13 @@ impl Values {
 
     /// Values that f16 and bf16 hold.
     pub fn coarse(&mut self, shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
-        self.normal(shape, 0.0, 1.0)?.to_dtype(DType::BF16)?.to_dtype(self.dtype)
+        let values = self.normal(shape, 0.0, 1.0)?.to_dtype(DType::BF16)?.to_dtype(self.dtype)?;
+        self.placed(values)
     }
 
     /// Queries, keys and values as the networks have them: `(batch, tokens, heads, dim)` seen as `(batch, heads, tokens, dim)`.
     pub fn plain(&mut self, b: usize, heads: usize, [queries, tokens]: [usize; 2], dim: usize) -> Result<[Tensor; 3]> {
-        let mut input = |count: usize| self.input((b, count, heads, dim))?.transpose(1, 2);
+        let mut input = |count: usize| self.in_order((b, count, heads, dim))?.transpose(1, 2);
         Ok([input(queries)?, input(tokens)?, input(tokens)?])
     }
 
@@ -124,7 +131,8 @@ impl Values {
         let [q, k, v] = self.plain(b, heads, [queries, tokens], dim)?;
         let marks = (0..tokens * heads).map(|i| if i / heads == i % heads % tokens { f32::NAN } else { 0.0 });
         let marks = Tensor::from_iter(marks, &self.device)?.reshape((1, tokens, heads, 1))?.to_dtype(self.dtype)?;
-        Ok([q, k.transpose(1, 2)?.broadcast_add(&marks)?.transpose(1, 2)?, v])
+        let k = self.placed(k.transpose(1, 2)?.broadcast_add(&marks)?)?;
+        Ok([q, k.transpose(1, 2)?, v])
     }
 
     /// Queries and keys, `(batch, queries or tokens, heads, dim)`: a token's scores are larger by so many powers of two.
@@ -152,14 +160,14 @@ impl Values {
 
     /// As the storage type has them, seen as `(batch, heads, tokens, dim)`.
     fn by_heads(&self, tensors: [Tensor; 3]) -> Result<[Tensor; 3]> {
-        let [q, k, v] = tensors.map(|t| t.to_dtype(self.dtype)?.transpose(1, 2));
+        let [q, k, v] = tensors.map(|t| self.placed(t.to_dtype(self.dtype)?)?.transpose(1, 2));
         Ok([q?, k?, v?])
     }
 
     /// Values in (0, 1).
     pub fn share(&mut self, shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
         let shares = candle_nn::ops::sigmoid(&self.normal(shape, 0.0, 1.0)?)?;
-        shares.to_dtype(self.dtype)
+        self.placed(shares.to_dtype(self.dtype)?)
     }
 
     pub fn weight(&mut self, shape: impl Into<candle_core::Shape>, deviation: f64) -> Result<Tensor> {
