@@ -73,7 +73,6 @@ fn compile(name: &str, image: &str, cards: &[&str]) {
     let image = PathBuf::from(variable("OUT_DIR")).join(format!("{image}.fatbin"));
     let headers = ["common", "ptx", "conv2d", "hopper", "conv2d_hopper"]
         .map(|name| PathBuf::from(format!("cuda-kernels/{name}.cuh")));
-    let what = format!("{} for {}", source.display(), cards.join(" "));
     if is_newer(&image, headers.iter().map(PathBuf::as_path).chain([source.as_path()])) {
         return warn_again(&image);
     }
@@ -82,8 +81,8 @@ fn compile(name: &str, image: &str, cards: &[&str]) {
     for card in cards {
         command.args(["-gencode", card]);
     }
-    let said = finish(command, &source);
-    warn_of_spills(&image, &[(what, said)]);
+    let what = format!("{} for {}", source.display(), cards.join(" "));
+    warn_of_spills(&image, &[(what, finish(command, &source))]);
 }
 
 /// Registers that had to be kept in memory cost time: a warning of the build for each kernel of what was compiled into an image, kept beside it.

@@ -10,7 +10,7 @@
 // A warp has 16 queries, or twice 16; keys and values pass by in tiles of 64 through a ring of stages (cp.async, ldmatrix, mma.m16n8k16). Where
 // there are few queries, two groups of warps share a block's queries, take the tiles in turn, and add up at the end.
 //
-// Registers by ptxas 13.0 for sm_90: heads of 12, 86 to 128; 24, 107 to 168; 192, 246 to 248; none spilled. Shared memory: 16 bytes and 2 more for each
+// Registers by ptxas 13.0 for sm_90: heads of 12, 86 to 128; 24, 107 to 168; 192, 248 to 250; none spilled. Shared memory: 16 bytes and 2 more for each
 // value of a head, up to the next multiple of 16, times 64, two and the stages; 18 KiB for heads of 12, 100 KiB for 192. Measured on an H100: 4096
 // tokens with 16 heads of 12, 92 microseconds in a recorded call, of which the exponentials and the rounding of weights, were nothing else done, take 63 to 65 and the products 17:
 // 19 % of the tensor cores' arithmetic; short ones, 2 to 14, most of which is latency.
@@ -46,15 +46,21 @@ template <typename T> __device__ __forceinline__ uint32_t exp2_polynomial(float 
     using Bits = Exponent<T>;
     // rounded to a whole number of last places: a float too small to be normal is one, in its bits, those of larger ones are more, and those of negative ones negative
     const float place = __int_as_float(1 << Bits::MANTISSA), from_zero = Bits::ONE;
-    const int low = __float_as_int(multiply(x + from_zero, place)), high = __float_as_int(multiply(y + from_zero, place));
-    const uint32_t line = pack_saturated(low, high);
-    auto both = [](float value) { return packed<T>(value, value); };
-    const uint32_t mantissa = (line & ((1 << Bits::MANTISSA) - 1) * 0x10001u) | both(1.0f);
-    const uint32_t middle = fma_pair<T>(mantissa, both(1.0f), both(-1.5f));
-    uint32_t d = fma_pair<T>(middle, both(-0.1064486f), both(0.22847227f));
-    d = fma_pair<T>(d, middle, both(0.02661186f));
-    d = fma_pair<T>(d, middle, both(-0.0577804f));
-    return fma_relu<T>(d, line, line);
+    const int low = __float_as_int(__fmul_rn(x + from_zero, place)), high = __float_as_int(__fmul_rn(y + from_zero, place));
+    const uint32_t line_bits = pack_saturated(low, high);
+    const uint32_t mantissa_bits = (line_bits & ((1 << Bits::MANTISSA) - 1) * 0x10001u) | packed<T>(1.0f, 1.0f);
+    typename Pair<T>::Type line, mantissa;
+    memcpy(&line, &line_bits, 4);
+    memcpy(&mantissa, &mantissa_bits, 4);
+    auto both = [](float value) { return Pair<T>::round(value, value); };
+    const auto middle = __hfma2(mantissa, both(1.0f), both(-1.5f));
+    auto d = __hfma2(middle, both(-0.1064486f), both(0.22847227f));
+    d = __hfma2(d, middle, both(0.02661186f));
+    d = __hfma2(d, middle, both(-0.0577804f));
+    const auto power = __hfma2_relu(d, line, line);
+    uint32_t bits;
+    memcpy(&bits, &power, 4);
+    return bits;
 }
 
 // DIM: the head dim, up to the next multiple of 16; HEAD: the head dim itself where it is known and less, else 0. TILES of 16 queries for

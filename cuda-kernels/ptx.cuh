@@ -55,44 +55,11 @@ __device__ __forceinline__ float exp2_approx(float x) {
     return y;
 }
 
-// a·b, rounded to what 32 bits hold even where that is no normal number.
-__device__ __forceinline__ float multiply(float a, float b) {
-    float y;
-    asm("mul.rn.f32 %0, %1, %2;\n" : "=f"(y) : "f"(a), "f"(b));
-    return y;
-}
-
 // Two whole numbers, `low` in the lower half, each cut to 16 bits with a sign.
 __device__ __forceinline__ uint32_t pack_saturated(int low, int high) {
     uint32_t pair;
     asm("cvt.pack.sat.s16.s32 %0, %1, %2;\n" : "=r"(pair) : "r"(high), "r"(low));
     return pair;
-}
-
-// a·b + c for pairs, where a negative result becomes zero and NaN stays NaN.
-template <typename T> __device__ __forceinline__ uint32_t fma_relu(uint32_t a, uint32_t b, uint32_t c);
-template <> __device__ __forceinline__ uint32_t fma_relu<__half>(uint32_t a, uint32_t b, uint32_t c) {
-    uint32_t y;
-    asm("fma.rn.relu.f16x2 %0, %1, %2, %3;\n" : "=r"(y) : "r"(a), "r"(b), "r"(c));
-    return y;
-}
-template <> __device__ __forceinline__ uint32_t fma_relu<__nv_bfloat16>(uint32_t a, uint32_t b, uint32_t c) {
-    uint32_t y;
-    asm("fma.rn.relu.bf16x2 %0, %1, %2, %3;\n" : "=r"(y) : "r"(a), "r"(b), "r"(c));
-    return y;
-}
-
-// a·b + c for pairs.
-template <typename T> __device__ __forceinline__ uint32_t fma_pair(uint32_t a, uint32_t b, uint32_t c);
-template <> __device__ __forceinline__ uint32_t fma_pair<__half>(uint32_t a, uint32_t b, uint32_t c) {
-    uint32_t y;
-    asm("fma.rn.f16x2 %0, %1, %2, %3;\n" : "=r"(y) : "r"(a), "r"(b), "r"(c));
-    return y;
-}
-template <> __device__ __forceinline__ uint32_t fma_pair<__nv_bfloat16>(uint32_t a, uint32_t b, uint32_t c) {
-    uint32_t y;
-    asm("fma.rn.bf16x2 %0, %1, %2, %3;\n" : "=r"(y) : "r"(a), "r"(b), "r"(c));
-    return y;
 }
 
 // c += a·b on tensor cores: a is 16x16 (row-major), b 16x8 (column-major), c in f32.

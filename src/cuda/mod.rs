@@ -18,7 +18,7 @@ pub use imp::{
     COMPILED, Kernel, Kernels, Marker, Timer, address, card, device, graphs, has_hopper_code, kernels_digest, memory,
     processors, recording, shared_memory, tensor_map, time_in_turns, time_parts,
 };
-pub use trial::{on_trial, whose_turn, with_each_kernel};
+pub use trial::{whose_turn, with_each_kernel};
 
 #[cfg(feature = "flash-attn-cuda")]
 #[path = "enabled/flash_attn.rs"]

@@ -37,16 +37,13 @@ pub fn with_each_kernel<T, E>(mut work: impl FnMut() -> Result<T, E>) -> Result<
     Ok(done)
 }
 
-/// Whether [`with_each_kernel`] runs on this thread.
-pub fn on_trial() -> bool {
-    TURN.get().is_some()
-}
-
 /// The candidate whose turn it is, while [`with_each_kernel`] runs on this thread; a layer with fewer than another begins again.
-pub fn whose_turn<T: Copy>(candidates: &[T]) -> Option<T> {
+pub fn whose_turn<T>(candidates: impl FnOnce() -> Vec<T>) -> Option<T> {
     let turn = TURN.get()?;
+    let candidates = candidates();
     TURN.set(Some(Turn { most: turn.most.max(candidates.len()), ..turn }));
-    candidates.get(turn.now % candidates.len().max(1)).copied()
+    let at = turn.now % candidates.len().max(1);
+    candidates.into_iter().nth(at)
 }
 
 #[cfg(test)]
@@ -55,12 +52,12 @@ mod tests {
 
     #[test]
     fn each_has_its_turn() {
-        let run = || Ok::<_, ()>((whose_turn(&['a', 'b', 'c']), whose_turn(&[1, 2])));
+        let run = || Ok::<_, ()>((whose_turn(|| vec!['a', 'b', 'c']), whose_turn(|| vec![1, 2])));
         let expected = [('a', 1), ('b', 2), ('c', 1)].map(|(letter, number)| (Some(letter), Some(number)));
         assert_eq!(with_each_kernel(run), Ok(expected.to_vec()));
         assert_eq!(run(), Ok((None, None)), "afterwards the fastest");
-        assert_eq!(with_each_kernel(|| Ok::<_, ()>(on_trial())), Ok(vec![true]), "where there is no choice");
+        assert_eq!(with_each_kernel(|| Ok::<_, ()>(TURN.get().is_some())), Ok(vec![true]), "where there is no choice");
         assert_eq!(with_each_kernel(|| Err::<(), _>("no")), Err("no"));
-        assert!(!on_trial());
+        assert!(TURN.get().is_none());
     }
 }

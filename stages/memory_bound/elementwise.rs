@@ -1,5 +1,5 @@
 //! Changes of resolution, the sampler's update and the temporal blend, one launch each.
-use super::{Code, MOST_PIECES, Source, Streaming, int};
+use super::{Code, Source, Streaming, in_pieces, int};
 use crate::cuda::{self, Grid, Kernel, Kernels, Params};
 use crate::diffusion::Step;
 use crate::ops::resample::{Filter, Resample};
@@ -92,9 +92,7 @@ impl Resample for Elementwise {
             width: int(width)?,
             channels: int(channels)?,
         };
-        let eights = channels.is_multiple_of(8)
-            && arguments.x.is_multiple_of(16)
-            && x.elem_count().max(y.elem_count()) / 8 <= MOST_PIECES;
+        let eights = in_pieces(x.elem_count().max(y.elem_count()), channels, &[arguments.x]);
         let (kernel, threads) = match (eights, self.code, filter) {
             (false, ..) => (&kernels[1], y.elem_count()),
             // a thread writes all four outputs of an input, or all those between the same four inputs

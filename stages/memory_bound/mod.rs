@@ -86,6 +86,11 @@ impl<'a> Source<'a> {
 /// Pieces of 16 bytes that the kernels in PTX count in 32 bits.
 const MOST_PIECES: usize = i32::MAX as usize;
 
+/// Whether `count` values in rows of `row` that begin at these addresses (0: none) can be worked on 16 bytes at a time.
+fn in_pieces(count: usize, row: usize, addresses: &[u64]) -> bool {
+    row.is_multiple_of(8) && count / 8 <= MOST_PIECES && addresses.iter().all(|a| a.is_multiple_of(16))
+}
+
 /// A kernel that does the same to each value, whatever its channel.
 struct Streaming {
     /// For values by eights, where there is one.
@@ -100,9 +105,8 @@ impl Streaming {
 
     /// The kernel for `count` values in rows of `row` at these addresses (0: none), and the values that a thread of it takes.
     fn choose(&self, count: usize, row: usize, addresses: [u64; 4]) -> (&Kernel, usize) {
-        let whole = row.is_multiple_of(8) && count / 8 <= MOST_PIECES && addresses.iter().all(|a| a.is_multiple_of(16));
         match &self.eights {
-            Some(kernel) if whole => (kernel, 8),
+            Some(kernel) if in_pieces(count, row, &addresses) => (kernel, 8),
             _ => (&self.any, 1),
         }
     }

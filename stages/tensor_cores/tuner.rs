@@ -140,9 +140,8 @@ impl Tuner {
         candidates: &dyn Fn() -> Vec<Choice>,
         run: &Run<'_>,
     ) -> Result<Choice> {
-        if cuda::on_trial() {
-            let all: Vec<Choice> = candidates().into_iter().flat_map(Choice::both).collect();
-            return cuda::whose_turn(&all).ok_or_else(|| candle_core::Error::msg(format!("no kernel takes {work:?}")));
+        if let Some(choice) = cuda::whose_turn(|| candidates().into_iter().flat_map(Choice::both).collect()) {
+            return Ok(choice);
         }
         if let Some(choice) = lock(&self.known).choices.get(&work) {
             return Ok(*choice);

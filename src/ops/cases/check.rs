@@ -22,7 +22,7 @@ impl Case {
     /// # Errors
     /// A slot that cannot run it.
     pub fn check(&self, ops: &Ops, seed: u64) -> Result<Outcome> {
-        self.judge(ops, seed, |run| Ok(vec![run()?]))
+        Ok(self.judge(ops, seed, false)?.0)
     }
 
     /// The same with each kernel that could run the case, not the one that was fastest alone; the worst of them, and how many there are.
@@ -30,22 +30,10 @@ impl Case {
     /// # Errors
     /// A slot that cannot run it.
     pub fn check_every_kernel(&self, ops: &Ops, seed: u64) -> Result<(Outcome, usize)> {
-        let mut count = 0;
-        let worst = self.judge(ops, seed, |run| {
-            let all = cuda::with_each_kernel(run)?;
-            count = all.len();
-            Ok(all)
-        })?;
-        Ok((worst, count))
+        self.judge(ops, seed, true)
     }
 
-    /// The worst outcome of some runs of the case.
-    fn judge(
-        &self,
-        ops: &Ops,
-        seed: u64,
-        runs: impl FnOnce(&dyn Fn() -> Result<(f64, usize)>) -> Result<Vec<(f64, usize)>>,
-    ) -> Result<Outcome> {
+    fn judge(&self, ops: &Ops, seed: u64, every_kernel: bool) -> Result<(Outcome, usize)> {
         let reference = Ops { dtype: DType::F32, ..Ops::reference(&ops.device) }.on_weights(ops.weights);
         let plain = |draw: u64| self.prepare(&reference, draw)?.run(&reference);
         let rounded = Ops::rounded(&ops.device, ops.dtype).on_weights(ops.weights);
@@ -64,16 +52,17 @@ impl Case {
         let rounding = share * scale;
         // a pixel is a whole number, of which none may differ
         let tolerance = if exact.dtype() == DType::U8 { 0.5 } else { 2.0 * rounding + self.sums() * scale };
-        let all = runs(&|| {
-            let mut worst = (0.0, 0);
+        let mut worst = Outcome { error: 0.0, tolerance, overrun: 0 };
+        let mut run = || -> Result<()> {
             for prepared in &prepared {
                 let (got, overrun) = cuda::guarded(|| prepared.run(ops))?;
-                worst = (f64::max(worst.0, largest_difference(&got, &exact)?), worst.1.max(overrun));
+                worst.error = worst.error.max(largest_difference(&got, &exact)?);
+                worst.overrun = worst.overrun.max(overrun);
             }
-            Ok(worst)
-        })?;
-        let worst = all.into_iter().fold((0.0, 0), |worst: (f64, usize), one| (worst.0.max(one.0), worst.1.max(one.1)));
-        Ok(Outcome { error: worst.0, tolerance, overrun: worst.1 })
+            Ok(())
+        };
+        let count = if every_kernel { cuda::with_each_kernel(run)?.len() } else { run().map(|()| 1)? };
+        Ok((worst, count))
     }
 }
 

@@ -52,11 +52,12 @@ impl Values {
     }
 
     pub fn input(&mut self, shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
-        let values = self.normal(shape, 0.0, 1.0)?.to_dtype(self.dtype)?;
-        if self.channels_last && values.rank() == 4 {
-            return self.placed(values.permute((0, 2, 3, 1))?.contiguous()?)?.permute((0, 3, 1, 2));
+        let shape = shape.into();
+        if !self.channels_last || shape.rank() != 4 {
+            return self.in_order(shape);
         }
-        self.placed(values)
+        let values = self.normal(shape, 0.0, 1.0)?.to_dtype(self.dtype)?;
+        self.placed(values.permute((0, 2, 3, 1))?.contiguous()?)?.permute((0, 3, 1, 2))
     }
 
     /// Inputs whose dimensions lie in memory as they are named, however images lie.
